@@ -1,0 +1,155 @@
+//! Compiled definitions: what everyone downstream of the catalog reads.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::arith::Arith;
+use crate::engine::extension::Detector;
+use crate::engine::plan::{Fingerprint, Plan};
+use crate::time::Millis;
+
+pub struct Definitions {
+    /// Digest of the file and of every plugin and granted file, hexadecimal.
+    pub digest: String,
+    pub plan: Arc<Plan>,
+    /// In the order of the file. A metric's index here is its identity in `Composite`.
+    pub metrics: Vec<MetricDefinition>,
+    /// In the order of the file; `DimensionId` of the plan is the index here.
+    pub dimensions: Vec<DimensionDefinition>,
+    /// Names of metrics.
+    pub headline: Vec<String>,
+    pub rules: Vec<AnomalyRule>,
+    /// Every plugin the definitions use, for `/v1/plugins`: `enrich.device`, `anomalies.active_users`, …
+    pub plugin_uses: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MetricDefinition {
+    pub name: String,
+    pub title: String,
+    /// The expression as typed.
+    pub expression: String,
+    pub unit: Option<String>,
+    pub better: Option<Better>,
+    pub kind: MetricKind,
+    /// Names of the dimensions it can be asked by, in order.
+    pub dimensions: Vec<String>,
+    /// Contains an estimate (`uniq`).
+    pub estimate: bool,
+    /// No data counts as 0: all its aggregates are `count`, `sum` or `uniq`.
+    pub zero_fill: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum MetricKind {
+    Aggregate {
+        /// Index into the plan's metrics.
+        plan_metric: usize,
+        window_ms: Millis,
+        per_ms: Option<Millis>,
+        /// From the metric's slots to its value. A mean is its sum divided by its count: null without events.
+        finish: Arith<usize>,
+    },
+    /// Combines metrics by their index in `Definitions::metrics`; those come before it in dependency order, not in the list.
+    Composite { combine: Arith<usize> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    Up,
+    Down,
+}
+
+#[derive(Clone, Debug)]
+pub struct DimensionDefinition {
+    pub name: String,
+    /// The dotted path as typed, or the name itself.
+    pub field: String,
+    pub limit: Option<u32>,
+}
+
+#[derive(Clone)]
+pub struct AnomalyRule {
+    /// Key of its table.
+    pub name: String,
+    /// Index into `Definitions::metrics`.
+    pub metric: usize,
+    /// Judged series: by these dimensions; empty: the total.
+    pub by: Vec<String>,
+    pub kind: RuleKind,
+}
+
+#[derive(Clone)]
+pub enum RuleKind {
+    /// Beyond `threshold` sample standard deviations of the closed points of the `baseline_ms` before.
+    Zscore {
+        threshold: f64,
+        baseline_ms: Millis,
+    },
+    Threshold {
+        above: Option<f64>,
+        below: Option<f64>,
+    },
+    Plugin {
+        plugin: String,
+        detector: Arc<dyn Detector>,
+    },
+}
+
+impl RuleKind {
+    /// As answers show it.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Zscore { .. } => "zscore",
+            Self::Threshold { .. } => "threshold",
+            Self::Plugin { plugin, .. } => plugin,
+        }
+    }
+
+    /// How much of a series before a point it takes to judge the point.
+    pub fn lookback_ms(&self) -> Millis {
+        match self {
+            Self::Zscore { baseline_ms, .. } => *baseline_ms,
+            Self::Threshold { .. } => 0,
+            Self::Plugin { detector, .. } => detector.lookback_ms(),
+        }
+    }
+}
+
+/// What an applied reload changed, by metric name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Difference {
+    pub added: Vec<String>,
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+    pub unchanged: Vec<String>,
+}
+
+/// The last attempt to apply definitions.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    Applied {
+        at: Millis,
+        #[serde(flatten)]
+        difference: Difference,
+    },
+    Rejected {
+        at: Millis,
+        diagnostics: Vec<super::diagnostic::Diagnostic>,
+    },
+}
+
+/// Definitions in force, and how they came to be.
+#[derive(Clone)]
+pub struct Active {
+    pub revision: u64,
+    pub applied_at: Millis,
+    pub definitions: Arc<Definitions>,
+    pub last: Arc<Outcome>,
+    /// For each of the plan's metrics: its fingerprint first, then those of its predecessors (same lineage), newest first,
+    /// with the time each was followed by the next.
+    pub lineages: Arc<Vec<Vec<(Fingerprint, Option<Millis>)>>>,
+}

@@ -1,0 +1,83 @@
+//! What happened since the last tick: partial aggregates and the source positions they cover. Handed to `HotStore::apply` whole.
+
+use std::sync::Arc;
+
+use super::plan::Plan;
+use super::sketch::Sketch;
+use crate::time::{Millis, Minute};
+
+/// A source partition: a lane of the journal, a partition of a topic.
+pub type SourceId = u32;
+
+/// Which part of the state a position belongs to. Each (group, source) pair advances by itself.
+pub type StateGroup = u32;
+
+/// The one group of a host that keeps all its state together.
+pub const GROUP_ALL: StateGroup = 0;
+
+/// `[from, to)` of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRange {
+    pub group: StateGroup,
+    pub source: SourceId,
+    pub from: u64,
+    pub to: u64,
+    /// Arrival of the newest batch covered.
+    pub arrival: Millis,
+}
+
+/// Covers one contiguous range of each of its sources. Applied whole or not at all.
+#[derive(Default)]
+pub struct Delta {
+    pub sources: Vec<SourceRange>,
+    /// One a shard, and one more where a shard changed its plan in between.
+    pub partials: Vec<Partial>,
+}
+
+pub struct Partial {
+    pub plan: Arc<Plan>,
+    /// For each of the plan's dimensions the values that occur, by the codes used below. The empty string is "no value".
+    pub values: Vec<Vec<DimensionValue>>,
+    /// For each of the plan's groups.
+    pub groups: Vec<GroupPartial>,
+    /// Metrics that something happened to.
+    pub metrics: Vec<MetricPartial>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DimensionValue {
+    pub text: Arc<str>,
+    /// Events with this value since the last tick, whatever metric they matter to.
+    pub events: u64,
+}
+
+/// Distinct (minute, dimension values) of a group, numbered.
+#[derive(Clone, Debug, Default)]
+pub struct GroupPartial {
+    pub minutes: Vec<Minute>,
+    /// Codes into `Partial::values`, one a dimension of the group, row after row.
+    pub codes: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MetricPartial {
+    /// Index into the plan's metrics.
+    pub metric: usize,
+    /// Rows of the metric's group that have a cell, ascending.
+    pub rows: Vec<u32>,
+    /// For each slot of the metric, one state a row.
+    pub slots: Vec<States>,
+}
+
+/// Mergeable states of one slot for many cells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum States {
+    Count(Vec<u64>),
+    Sum(Vec<f64>),
+    /// Positive infinity: nothing seen.
+    Min(Vec<f64>),
+    /// Negative infinity: nothing seen.
+    Max(Vec<f64>),
+    /// Full combinations only; margins are made where they are kept.
+    Uniq(Vec<Sketch>),
+}

@@ -1,0 +1,1 @@
+//! Wires it all: shard threads, the tick, checkpoints, reload.

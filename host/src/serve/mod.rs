@@ -1,0 +1,1 @@
+//! Answers: HTTP, queries, live topics, the page. Knows stores only through their traits.
