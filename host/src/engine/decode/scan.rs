@@ -1,0 +1,236 @@
+//! One line → its end, the places of its structure (`: { } [ ]` outside strings) and its quotes.
+//!
+//! Blocks of 64 bytes become words of 64 bits, a bit a byte; how they do is an argument (`avx2` or the portable way
+//! here), what is done with them is the same everywhere. Knows nothing of keys and values.
+
+/// Most blocks hold less structure than this.
+const COMMON_IN_BLOCK: usize = 4;
+const BLOCK_BYTES: usize = 64;
+
+pub(super) type Block = [u8; BLOCK_BYTES];
+
+/// Of each block.
+pub(super) struct Masks {
+    pub quotes: u64,
+    /// `: { } [ ]` anywhere.
+    pub structure: u64,
+    /// Some byte is above 127.
+    pub high: bool,
+    /// Some byte is a backslash or a control character: `Details` are wanted.
+    pub rare: bool,
+}
+
+/// Of a block that needs a second look: one with a backslash or a control character, which the last one of a line has.
+pub(super) struct Details {
+    pub backslash: u64,
+    /// Below 32.
+    pub control: u64,
+    pub newline: u64,
+    /// Tab and carriage return, which are control characters that may stand between tokens.
+    pub blank: u64,
+}
+
+/// Where the last scan left structure and quotes.
+pub(super) struct Tape {
+    /// Places in the buffer, in order.
+    pub structure: Vec<u32>,
+    /// A bit for each unescaped quote, counted from the line's start.
+    pub quotes: Vec<u64>,
+}
+
+impl Tape {
+    pub fn new(event_bytes_max: usize) -> Self {
+        let blocks = event_bytes_max / BLOCK_BYTES + 3;
+        Self { structure: vec![0; blocks * BLOCK_BYTES], quotes: vec![0; blocks] }
+    }
+}
+
+/// What a scan says about a line besides its tape.
+#[derive(Default)]
+pub(super) struct Scan {
+    pub end: usize,
+    pub newline: usize,
+    /// Entries of `Tape::structure`.
+    pub structure: usize,
+    pub quotes_total: u32,
+    pub high: bool,
+    pub backslash: bool,
+    /// A string does not end, or a control character or a backslash stands where none may.
+    pub broken: bool,
+}
+
+/// How blocks are read on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(super::avx2::Available),
+}
+
+impl Level {
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(available) = super::avx2::Available::detect() {
+            return Self::Avx2(available);
+        }
+        Self::Portable
+    }
+
+    /// The line from `start` up to its newline, or to `limit` where that comes first. The tape has room for
+    /// `limit - start` bytes, the buffer a block behind `limit`.
+    #[inline]
+    pub fn scan(self, buffer: &[u8], start: usize, limit: usize, tape: &mut Tape) -> Scan {
+        match self {
+            Self::Portable => scan_portable(buffer, start, limit, tape),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(available) => available.scan(buffer, start, limit, tape),
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn scan_with(
+    buffer: &[u8],
+    start: usize,
+    limit: usize,
+    tape: &mut Tape,
+    masks: impl Fn(&Block) -> Masks,
+    details: impl Fn(&Block) -> Details,
+    prefix_xor: impl Fn(u64) -> u64,
+) -> Scan {
+    let mut scan = Scan::default();
+    let (mut base, mut block_index) = (start, 0);
+    // Carried from block to block: an escape that reaches into the next one, and all ones inside a string.
+    let (mut escape, mut inside) = (0_u64, 0_u64);
+    loop {
+        let block: &Block = buffer[base..].first_chunk().expect("a block is readable behind the limit");
+        let Masks { mut quotes, mut structure, high, rare } = masks(block);
+        scan.high |= high;
+        let mut last = false;
+        if rare || escape != 0 || base + BLOCK_BYTES > limit {
+            let seen = details(block);
+            let past_limit = if base + BLOCK_BYTES > limit { 1 << (limit - base) } else { 0 };
+            let stop = seen.newline | past_limit;
+            let valid = (stop & stop.wrapping_neg()).wrapping_sub(1);
+            if stop != 0 {
+                last = true;
+                scan.end = base + stop.trailing_zeros() as usize;
+            }
+            let backslash = seen.backslash & valid;
+            if backslash | escape != 0 {
+                scan.backslash = true;
+                quotes &= !escaped(backslash, &mut escape);
+            }
+            quotes &= valid;
+            structure &= valid;
+            let control = seen.control & valid;
+            let within = prefix_xor(quotes) ^ inside;
+            // Inside a string a backslash is fine and no control character is; outside only blanks are.
+            scan.broken |= (control & within) | (((control & !seen.blank) | backslash) & !within) != 0;
+        }
+        let within = prefix_xor(quotes) ^ inside;
+        inside = ((within as i64) >> 63) as u64;
+        tape.quotes[block_index] = quotes;
+        scan.quotes_total += quotes.count_ones();
+        scan.structure = push_places(&mut tape.structure, scan.structure, base as u32, structure & !within);
+        base += BLOCK_BYTES;
+        block_index += 1;
+        if last {
+            break;
+        }
+    }
+    scan.newline = scan.end;
+    scan.broken |= inside != 0;
+    scan
+}
+
+/// Writes the places of the set bits and returns the new length; the first few without a branch.
+#[inline(always)]
+fn push_places(places: &mut [u32], len: usize, base: u32, mut bits: u64) -> usize {
+    let count = bits.count_ones() as usize;
+    let out: &mut [u32; BLOCK_BYTES] = places[len..].first_chunk_mut().expect("a tape has room for a block more");
+    for place in &mut out[..COMMON_IN_BLOCK] {
+        *place = base.wrapping_add(bits.trailing_zeros());
+        bits &= bits.wrapping_sub(1);
+    }
+    if count > COMMON_IN_BLOCK {
+        for place in &mut out[COMMON_IN_BLOCK..] {
+            *place = base.wrapping_add(bits.trailing_zeros());
+            bits &= bits.wrapping_sub(1);
+            if bits == 0 {
+                break;
+            }
+        }
+    }
+    len + count
+}
+
+/// The bytes that a backslash escapes; of a run of backslashes every second one is itself escaped. (After simdjson.)
+#[inline(always)]
+fn escaped(backslash: u64, carry: &mut u64) -> u64 {
+    const ODD: u64 = 0xAAAA_AAAA_AAAA_AAAA;
+    let potential = backslash & !*carry;
+    let codes = (((potential << 1) | ODD).wrapping_sub(potential)) ^ ODD;
+    let escaped = codes ^ (backslash | *carry);
+    *carry = (codes & backslash) >> 63;
+    escaped
+}
+
+const QUOTE: u8 = 1;
+const STRUCTURE: u8 = 2;
+const BACKSLASH: u8 = 4;
+const CONTROL: u8 = 8;
+const HIGH: u8 = 16;
+
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        class[byte] = match byte as u8 {
+            b'"' => QUOTE,
+            b':' | b'{' | b'}' | b'[' | b']' => STRUCTURE,
+            b'\\' => BACKSLASH,
+            0..0x20 => CONTROL,
+            0x80.. => HIGH,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    class
+};
+
+/// The oracle of the other ways, and the way of machines that have none.
+fn scan_portable(buffer: &[u8], start: usize, limit: usize, tape: &mut Tape) -> Scan {
+    scan_with(buffer, start, limit, tape, masks_portable, details_portable, prefix_xor_portable)
+}
+
+#[inline(always)]
+fn masks_portable(block: &Block) -> Masks {
+    let (mut quotes, mut structure, mut all) = (0, 0, 0);
+    for (bit, &byte) in block.iter().enumerate() {
+        let class = CLASS[usize::from(byte)];
+        all |= class;
+        quotes |= u64::from(class & QUOTE) << bit;
+        structure |= u64::from((class & STRUCTURE) >> 1) << bit;
+    }
+    Masks { quotes, structure, high: all & HIGH != 0, rare: all & (BACKSLASH | CONTROL) != 0 }
+}
+
+fn details_portable(block: &Block) -> Details {
+    let bits = |is: fn(u8) -> bool| block.iter().rev().fold(0, |bits, &byte| bits << 1 | u64::from(is(byte)));
+    Details {
+        backslash: bits(|byte| byte == b'\\'),
+        control: bits(|byte| byte < 0x20),
+        newline: bits(|byte| byte == b'\n'),
+        blank: bits(|byte| matches!(byte, b'\t' | b'\r')),
+    }
+}
+
+/// Bit n of the result is the parity of bits 0 to n.
+#[inline(always)]
+fn prefix_xor_portable(mut bits: u64) -> u64 {
+    for shift in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << shift;
+    }
+    bits
+}

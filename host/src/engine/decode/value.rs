@@ -1,0 +1,148 @@
+//! Numbers and strings: is it one, and what does it say.
+//!
+//! Knows nothing of where they stand. Control characters and UTF-8 were checked before.
+
+use super::rows::{Kind, Rows, Value};
+
+const WINDOW_BYTES: usize = 16;
+const DIGITS_EXACT: usize = 15;
+/// Powers of ten that are exact as `f64` and divide an exact integer with one rounding.
+const POWERS: [f64; DIGITS_EXACT + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// Whether `buffer[start..end]` is a JSON number. Integers and decimals are judged 16 bytes at once.
+#[inline]
+pub(super) fn is_number(buffer: &[u8], start: usize, end: usize) -> bool {
+    const ZEROS: u128 = u128::from_le_bytes([b'0'; WINDOW_BYTES]);
+    const LOW: u128 = u128::from_le_bytes([0x7f; WINDOW_BYTES]);
+    const TO_HIGH: u128 = u128::from_le_bytes([0x80 - 10; WINDOW_BYTES]);
+    let len = end - start;
+    if len == 0 || len > WINDOW_BYTES || end < WINDOW_BYTES {
+        return is_any_number(&buffer[start..end]);
+    }
+    let window: &[u8; WINDOW_BYTES] = buffer[..end].last_chunk().expect("just compared");
+    // As many zeros as the number leaves room for, then its bytes; a digit becomes 0 to 9, all else has a high bit.
+    let values = (u128::from_le_bytes(*window) ^ ZEROS) & (u128::MAX << ((WINDOW_BYTES - len) * 8));
+    let others = (((values & LOW) + TO_HIGH) | values) & !LOW;
+    let leading_zero = buffer[start] == b'0';
+    if others == 0 {
+        return len == 1 || !leading_zero;
+    }
+    let other = others.trailing_zeros() as usize / 8 + len - WINDOW_BYTES;
+    if others & (others - 1) == 0 && buffer[start + other] == b'.' {
+        return other + 1 < len && other > 0 && (other == 1 || !leading_zero);
+    }
+    is_any_number(&buffer[start..end])
+}
+
+/// The grammar, byte by byte.
+fn is_any_number(literal: &[u8]) -> bool {
+    let digits = |from: usize| literal[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut at = usize::from(literal.first() == Some(&b'-'));
+    let whole = digits(at);
+    if whole == 0 || (whole > 1 && literal[at] == b'0') {
+        return false;
+    }
+    at += whole;
+    if literal.get(at) == Some(&b'.') {
+        let fraction = digits(at + 1);
+        if fraction == 0 {
+            return false;
+        }
+        at += 1 + fraction;
+    }
+    if matches!(literal.get(at), Some(b'e' | b'E')) {
+        at += 1 + usize::from(matches!(literal.get(at + 1), Some(b'+' | b'-')));
+        let exponent = digits(at);
+        if exponent == 0 {
+            return false;
+        }
+        at += exponent;
+    }
+    at == literal.len()
+}
+
+/// Exact value of a JSON number literal (already checked by the decoder); infinite when it is too large for `f64`.
+#[inline]
+pub fn number(literal: &[u8]) -> f64 {
+    if literal.len() > DIGITS_EXACT + 1 {
+        return any_number(literal);
+    }
+    let (mut integer, mut digits_behind, mut behind) = (0_u64, 0, 0);
+    for &byte in literal {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            integer = integer * 10 + u64::from(digit);
+            digits_behind += behind;
+        } else if byte == b'.' && behind == 0 {
+            behind = 1;
+        } else {
+            return any_number(literal);
+        }
+    }
+    // At most 16 digits: above 2^53 an integer is not exact.
+    if integer > 1 << 53 {
+        return any_number(literal);
+    }
+    integer as f64 / POWERS[digits_behind.min(DIGITS_EXACT)]
+}
+
+fn any_number(literal: &[u8]) -> f64 {
+    std::str::from_utf8(literal).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The string between two quotes, unescaped into the rows if it has an escape.
+#[inline]
+pub(super) fn text(buffer: &[u8], start: usize, end: usize, rows: &mut Rows) -> Option<Value> {
+    let spelled = &buffer[start..end];
+    if memchr::memchr(b'\\', spelled).is_none() {
+        return Some(Value::new(Kind::Text, start, end));
+    }
+    let from = rows.scratch.len();
+    unescape(spelled, &mut rows.scratch)?;
+    Some(Value::unescaped(from, rows.scratch.len()))
+}
+
+/// Appends what an escaped string spells; `None` where an escape is none, or half a surrogate pair.
+pub(super) fn unescape(spelled: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let mut rest = spelled;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let escape = *rest.get(at + 1)?;
+        rest = &rest[at + 2..];
+        out.push(match escape {
+            b'"' | b'\\' | b'/' => escape,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let (character, behind) = escaped_character(rest)?;
+                rest = behind;
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+            _ => return None,
+        });
+    }
+    out.extend_from_slice(rest);
+    Some(())
+}
+
+/// What stands behind `\u`, a second half of a pair included.
+fn escaped_character(spelled: &[u8]) -> Option<(char, &[u8])> {
+    let (first, rest) = hex4(spelled)?;
+    if !(0xD800..0xDC00).contains(&first) {
+        return Some((char::from_u32(first)?, rest));
+    }
+    let (second, rest) = hex4(rest.strip_prefix(b"\\u")?)?;
+    let low = second.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
+    Some((char::from_u32(0x10000 + ((first - 0xD800) << 10) + low)?, rest))
+}
+
+fn hex4(spelled: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, rest) = spelled.split_first_chunk::<4>()?;
+    let value = digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))?;
+    Some((value, rest))
+}
