@@ -1,0 +1,70 @@
+//! Enricher: the country of an IP address, from a database in MaxMind's format.
+//!
+//! Input: one field, an IPv4 or IPv6 address. Output: `country`, the two-letter code of ISO 3166-1. Files: one `.mmdb`,
+//! granted as `country.mmdb` or as `config.file` says; its records may be flat (`country_code`, as iptoasn's) or
+//! nested (`country.iso_code`, as GeoLite2's). An address that the database does not know gets `config.unknown`, or no
+//! value without it; what is not an address has no value.
+
+use std::net::IpAddr;
+
+use maxminddb::{PathElement, Reader};
+use serde::Deserialize;
+use tidemark_plugin::{Enricher, Out, Row, Settings, export_enricher, host};
+
+const FLAT: [PathElement<'static>; 1] = [PathElement::Key("country_code")];
+const NESTED: [PathElement<'static>; 2] = [PathElement::Key("country"), PathElement::Key("iso_code")];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    unknown: Option<String>,
+    #[serde(default = "default_file")]
+    file: String,
+}
+
+fn default_file() -> String {
+    "country.mmdb".to_owned()
+}
+
+struct GeoIp {
+    database: Reader<Vec<u8>>,
+    /// Where a record has its country.
+    path: &'static [PathElement<'static>],
+    unknown: Option<String>,
+}
+
+impl Enricher for GeoIp {
+    fn new(settings: &Settings) -> Result<Self, String> {
+        settings.expect_input(&["an IP address"])?;
+        settings.expect_output(&["country"])?;
+        let Config { unknown, file } = settings.config()?;
+        let database = Reader::from_source(host::read_file(&file)?).map_err(|error| format!("{file}: {error}"))?;
+        let path = country_path(&database).ok_or_else(|| format!("{file}: its records have no country code"))?;
+        Ok(GeoIp { database, path, unknown })
+    }
+
+    fn enrich(&mut self, row: Row<'_>, out: &mut Out<'_>) {
+        let Some(address) = row.text(0).and_then(|text| text.trim().parse().ok()) else { return };
+        let country = country(&self.database, self.path, address).or(self.unknown.as_deref());
+        for output in 0..out.len() {
+            out.text(output, country);
+        }
+    }
+}
+
+export_enricher!(GeoIp);
+
+/// The way to the country that the first record with one has.
+fn country_path(database: &Reader<Vec<u8>>) -> Option<&'static [PathElement<'static>]> {
+    const RECORDS_TRIED_MAX: usize = 1000;
+    let records = database.networks(Default::default()).ok()?;
+    records.take(RECORDS_TRIED_MAX).flatten().find_map(|record| {
+        let has = |path: &[PathElement]| matches!(record.decode_path::<&str>(path), Ok(Some(_)));
+        if has(&FLAT) { Some(FLAT.as_slice()) } else { has(&NESTED).then_some(NESTED.as_slice()) }
+    })
+}
+
+/// An IPv4 address written as IPv6 (`::ffff:8.8.8.8`) is the IPv4 address.
+fn country<'a>(database: &'a Reader<Vec<u8>>, path: &[PathElement<'_>], address: IpAddr) -> Option<&'a str> {
+    database.lookup(address.to_canonical()).ok()?.decode_path(path).ok()?
+}

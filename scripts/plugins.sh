@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds every plugin of plugins/ as a WebAssembly component and leaves it as plugins/NAME.wasm.
+# With `hostile` as an argument also the misbehaving plugins of tests/hostile (into CACHE/hostile, see below).
+#
+# The compiler is the one that wasm-toolchain.sh finds or sets up. Building happens in the cache folder
+# (TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark), so that a fresh clone builds quickly.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
+target=wasm32-unknown-unknown
+
+RUSTC=$("$root/scripts/wasm-toolchain.sh")
+export RUSTC CARGO_TARGET_DIR=$cache/plugins-target CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-component-ld
+# Paths are cut so that the same source gives the same digest on every machine: a plugin's digest is part of a metric.
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"$'\x1f'"--remap-path-prefix=$root=/tidemark"
+
+build() { # the crates
+  local options=() crate
+  for crate in "$@"; do options+=(-p "$crate"); done
+  cargo build --quiet --release --locked --manifest-path "$root/plugins/Cargo.toml" --target $target "${options[@]}"
+}
+
+# A file is replaced whole, and only when it differs: a running host watches the folder.
+place() { # from, to
+  cmp -s "$1" "$2" && return
+  cp "$1" "$2.new"
+  mv "$2.new" "$2"
+  echo "plugins: ${2#"$root/"} ($(du -k "$2" | cut -f1) KB)" >&2
+}
+
+plugins=()
+for manifest in "$root"/plugins/*/Cargo.toml; do plugins+=("$(basename "$(dirname "$manifest")")"); done
+build "${plugins[@]}"
+for name in "${plugins[@]}"; do place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/plugins/$name.wasm"; done
+
+if [ "${1:-}" = hostile ]; then
+  build hostile_enricher hostile_detector
+  mkdir -p "$cache/hostile"
+  for name in hostile_enricher hostile_detector; do
+    place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$cache/hostile/$name.wasm"
+  done
+fi
