@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds every plugin of plugins/ as a WebAssembly component and leaves it as plugins/NAME.wasm.
-# With `hostile` as an argument also the misbehaving plugins of tests/hostile (into CACHE/hostile, see below).
+# With `hostile` as an argument also the misbehaving plugins of tests/hostile, as target/hostile/hostile_NAME.wasm.
 #
 # The compiler is the one that wasm-toolchain.sh finds or sets up. Building happens in the cache folder
 # (TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark), so that a fresh clone builds quickly.
@@ -35,9 +35,9 @@ build "${plugins[@]}"
 for name in "${plugins[@]}"; do place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/plugins/$name.wasm"; done
 
 if [ "${1:-}" = hostile ]; then
-  build hostile_enricher hostile_detector
-  mkdir -p "$cache/hostile"
-  for name in hostile_enricher hostile_detector; do
-    place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$cache/hostile/$name.wasm"
-  done
+  hostile=()
+  for manifest in "$root"/tests/hostile/*/Cargo.toml; do hostile+=("hostile_$(basename "$(dirname "$manifest")")"); done
+  build "${hostile[@]}"
+  mkdir -p "$root/target/hostile"
+  for name in "${hostile[@]}"; do place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/target/hostile/$name.wasm"; done
 fi
