@@ -3,6 +3,8 @@
 pub mod time;
 
 pub mod engine;
+pub mod telemetry;
+pub mod web;
 
 pub mod anomaly;
 pub mod catalog;

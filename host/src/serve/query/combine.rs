@@ -1,0 +1,148 @@
+//! From the windows of a metric's aggregates to its points: `per`, steps without events, arithmetic between metrics.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::bind::{Bound, Leaf};
+use super::leaf::{Grid, LeafAnswer, LeafSeries, too_many_points};
+use crate::time::Millis;
+use crate::web::ApiError;
+
+pub const POINTS_MAX: usize = 2_000_000;
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub now: Millis,
+    /// Windows that end by then are closed.
+    pub closed_until: Millis,
+}
+
+/// Points of one combination of labels, at steps of the grid. Ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    pub labels: Vec<Arc<str>>,
+    pub steps: Vec<u32>,
+    /// NaN is null.
+    pub values: Vec<f64>,
+}
+
+impl Series {
+    pub fn points(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.steps.iter().map(|&step| step as usize).zip(self.values.iter().copied())
+    }
+}
+
+/// What a step without events has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// A value at closed steps from the series' first point in the range on, where the metric is zero-filled.
+    Filled,
+    /// Nothing.
+    Left,
+}
+
+/// The points at `range` of the grid's steps, sorted by labels. `leaves` answer the bound's, over the same grid.
+pub fn combine(
+    bound: &Bound,
+    leaves: &[&LeafAnswer],
+    grid: Grid,
+    range: Range<usize>,
+    progress: Progress,
+    empty: Empty,
+    points_max: usize,
+) -> Result<Vec<Series>, ApiError> {
+    let mut by_labels: BTreeMap<&[Arc<str>], Vec<Option<&LeafSeries>>> = BTreeMap::new();
+    for (number, leaf) in leaves.iter().enumerate() {
+        for series in &leaf.series {
+            by_labels.entry(&series.labels).or_insert_with(|| vec![None; leaves.len()])[number] = Some(series);
+        }
+    }
+    let mut out = Vec::with_capacity(by_labels.len());
+    let mut points = 0;
+    for (labels, parts) in by_labels {
+        let parts: Vec<Part> = bound
+            .leaves
+            .iter()
+            .zip(parts)
+            .map(|(leaf, series)| Part::new(leaf, series, &range, grid.step_ms, empty))
+            .collect();
+        let mut series = Series { labels: labels.to_vec(), ..Series::default() };
+        for step in range.clone() {
+            if let Some(value) = point(bound, &parts, grid, step, progress) {
+                series.steps.push(step as u32);
+                series.values.push(value);
+            }
+        }
+        points += series.steps.len();
+        if points > points_max {
+            return Err(too_many_points());
+        }
+        if !series.steps.is_empty() {
+            out.push(series);
+        }
+    }
+    Ok(out)
+}
+
+/// One aggregate of one series.
+struct Part<'a> {
+    leaf: &'a Leaf,
+    series: Option<&'a LeafSeries>,
+    span_ms: Millis,
+    /// Closed steps from here on have a value.
+    filled_from: usize,
+    /// That of a filled step, before `per`; NaN is null.
+    filling: f64,
+}
+
+impl<'a> Part<'a> {
+    fn new(
+        leaf: &'a Leaf,
+        series: Option<&'a LeafSeries>,
+        range: &Range<usize>,
+        step_ms: Millis,
+        empty: Empty,
+    ) -> Self {
+        let first = series.and_then(|series| series.present[range.clone()].iter().position(|&present| present));
+        let filled_from = match (first, empty) {
+            (Some(first), Empty::Filled) if leaf.zero_fill => range.start + first,
+            _ => usize::MAX,
+        };
+        let filling = leaf.empty_value().unwrap_or(f64::NAN);
+        Self { leaf, series, span_ms: leaf.span_ms(step_ms), filled_from, filling }
+    }
+
+    /// The part's point: `None` where it has none, NaN where it is null.
+    #[inline]
+    fn at(&self, step: usize, end: Millis, progress: Progress) -> Option<f64> {
+        let value = match self.series {
+            Some(series) if series.present[step] => series.values[step],
+            Some(_) if step >= self.filled_from && end <= progress.closed_until => self.filling,
+            _ => return None,
+        };
+        let Some(per_ms) = self.leaf.per_ms else { return Some(value) };
+        let passed_ms = (progress.now - (end - self.span_ms)).min(self.span_ms);
+        (passed_ms > 0).then(|| value * per_ms as f64 / passed_ms as f64)
+    }
+}
+
+fn point(bound: &Bound, parts: &[Part], grid: Grid, step: usize, progress: Progress) -> Option<f64> {
+    let end = grid.time(step + 1);
+    if let ([part], crate::engine::arith::Arith::Leaf(_)) = (parts, &bound.combine) {
+        return part.at(step, end, progress).map(finite_or_null);
+    }
+    if !parts.iter().any(|part| part.at(step, end, progress).is_some()) {
+        return None;
+    }
+    let value = bound.combine.evaluate(&mut |&number| match parts[number].at(step, end, progress) {
+        Some(value) => value.is_finite().then_some(value),
+        None => parts[number].leaf.zero_fill.then_some(0.0),
+    });
+    Some(value.map_or(f64::NAN, finite_or_null))
+}
+
+fn finite_or_null(value: f64) -> f64 {
+    if value.is_finite() { value } else { f64::NAN }
+}

@@ -1,0 +1,1 @@
+//! Counters about the host itself.
