@@ -99,10 +99,9 @@ impl Asked<'_> {
                 }
                 let value = naive_value(self.world, metric, &inside);
                 let passed = (self.progress.now - (end - span)).min(span);
-                match per_ms {
-                    Some(_) if passed <= 0 => {}
-                    Some(per) => drop(points.insert(t, value.map(|v| v / (passed as f64 / per as f64)))),
-                    None => drop(points.insert(t, value)),
+                if per_ms.is_none() || passed > 0 {
+                    let divide = |v: f64| per_ms.map_or(v, |per| v / (passed as f64 / per as f64));
+                    points.insert(t, value.map(divide));
                 }
             }
             if !points.is_empty() {
@@ -242,7 +241,9 @@ fn replay_has_a_point_wherever_the_window_has_an_event() {
         .unwrap();
         assert!(points.is_sorted_by(|a, b| (a.0, &a.1) < (b.0, &b.1)), "{}: sorted by time and labels", metric.name);
         let mut actual = Answer::new();
-        points.into_iter().for_each(|(t, labels, value)| drop(actual.entry(labels).or_default().insert(t, value)));
+        for (t, labels, value) in points {
+            actual.entry(labels).or_default().insert(t, value);
+        }
         let subject = Subject { metric: metric.name.clone(), by: metric.dimensions.clone(), filters: vec![] };
         let expected = Asked { world: &world, subject: &subject, grid, progress }.metric(number, false);
         assert_same(&metric.name, &actual, &expected);
