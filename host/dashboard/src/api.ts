@@ -1,0 +1,84 @@
+// Requests to the host, with the key where it wants one. Knows paths and errors, nothing of the page.
+import type { DefinitionsAnswer, DimensionAnswer, MetricsAnswer, Plugin, QueryAnswer, RejectsAnswer, Status, Where } from "./contract";
+import { stepText } from "./view";
+
+const KEY_ITEM = "tidemark-key";
+const TIMEOUT_MS = 20_000;
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Asked once when the host wants a key; set by the page. */
+let askKey: (() => Promise<string>) | null = null;
+let asking: Promise<string> | null = null;
+
+export function onKeyNeeded(ask: () => Promise<string>): void {
+  askKey = ask;
+}
+
+export function key(): string | null {
+  return sessionStorage.getItem(KEY_ITEM);
+}
+
+async function newKey(): Promise<boolean> {
+  if (!askKey) return false;
+  asking ??= askKey().finally(() => {
+    asking = null;
+  });
+  sessionStorage.setItem(KEY_ITEM, await asking);
+  return true;
+}
+
+async function get<T>(path: string): Promise<T> {
+  for (;;) {
+    const used = key();
+    const headers: Record<string, string> = used ? { authorization: `Bearer ${used}` } : {};
+    const response = await fetch(path, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    // Another request may have brought a key meanwhile: then try that one before asking again.
+    if (response.status === 401 && (key() !== used || (await newKey()))) continue;
+    if (!response.ok) throw new ApiError(response.status, await reason(response));
+    return (await response.json()) as T;
+  }
+}
+
+async function reason(response: Response): Promise<string> {
+  try {
+    const body = (await response.json()) as { error?: { message?: string; help?: string } };
+    if (body.error?.message) return [body.error.message, body.error.help].filter(Boolean).join(". ");
+  } catch {
+    // not JSON: the status line must do
+  }
+  return `${response.status} ${response.statusText}`;
+}
+
+export const getMetrics = (): Promise<MetricsAnswer> => get("/v1/metrics");
+export const getStatus = (): Promise<Status> => get("/v1/status");
+export const getDefinitions = (): Promise<DefinitionsAnswer> => get("/v1/definitions");
+export const getPlugins = async (): Promise<Plugin[]> => (await get<{ plugins: Plugin[] }>("/v1/plugins")).plugins;
+export const getRejects = (limit: number): Promise<RejectsAnswer> => get(`/v1/rejects?limit=${limit}`);
+export const getDimension = (name: string): Promise<DimensionAnswer> => get(`/v1/dimensions/${encodeURIComponent(name)}`);
+
+export interface QuerySpec {
+  metric: string;
+  by: string[];
+  where: Where;
+  stepMs: number;
+  from: number;
+  to: number;
+}
+
+/** `to` is exclusive. */
+export function query(q: QuerySpec): Promise<QueryAnswer> {
+  const parts = [`metric=${encodeURIComponent(q.metric)}`, `from=${q.from}`, `to=${q.to}`, `step=${stepText(q.stepMs)}`];
+  if (q.by.length) parts.push(`by=${q.by.map(encodeURIComponent).join(",")}`);
+  for (const [name, values] of Object.entries(q.where)) {
+    parts.push(`${encodeURIComponent(name)}=${values.map(encodeURIComponent).join(",")}`);
+  }
+  return get(`/v1/query?${parts.join("&")}`);
+}

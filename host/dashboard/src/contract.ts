@@ -1,0 +1,176 @@
+// The shapes of the host's answers and live messages, as the contract states them. Types only.
+
+export type Labels = Record<string, string>;
+export type Where = Record<string, string[]>;
+export type Point = [t: number, value: number | null];
+
+export interface Anomaly {
+  t: number;
+  value: number | null;
+  expected: number | null;
+  lower: number | null;
+  upper: number | null;
+  score: number | null;
+  rule: string;
+}
+
+export interface SeriesAnswer {
+  labels: Labels;
+  points: Point[];
+  anomalies?: Anomaly[];
+}
+
+export interface Metric {
+  name: string;
+  title: string;
+  unit: string | null;
+  better: "up" | "down" | null;
+  kind: "aggregate" | "composite";
+  expression: string;
+  window_ms: number;
+  per_ms: number | null;
+  dimensions: string[];
+  estimate: boolean;
+  zero_fill: boolean;
+  state: string;
+  anomalies: { rule: string; by: string[] } | null;
+  changes: { t: number; revision: number }[];
+}
+
+export interface Dimension {
+  name: string;
+  limit: number | null;
+}
+
+export interface MetricsAnswer {
+  revision: number;
+  refresh_ms: number;
+  headline: string[];
+  metrics: Metric[];
+  dimensions: Dimension[];
+}
+
+export interface QueryAnswer {
+  metric: string;
+  unit: string | null;
+  step_ms: number;
+  from: number;
+  to: number;
+  revision: number;
+  series: SeriesAnswer[];
+  provisional_from?: number;
+}
+
+export interface DimensionAnswer {
+  name: string;
+  values: { value: string; count: number }[];
+}
+
+export interface Diagnostic {
+  file: string;
+  line: number;
+  column: number;
+  length: number;
+  message: string;
+  expected: string | null;
+  help: string | null;
+  rendered: string;
+}
+
+export interface DefinitionsAnswer {
+  revision: number;
+  digest: string;
+  applied_at: number;
+  last: {
+    outcome: "applied" | "rejected";
+    at: number;
+    added: string[];
+    changed: string[];
+    removed: string[];
+    unchanged: string[];
+    diagnostics: Diagnostic[];
+  };
+}
+
+export interface Plugin {
+  name: string;
+  file: string;
+  digest: string;
+  kind: "enricher" | "detector";
+  version: string;
+  description: string;
+  state: "live" | "quarantined";
+  calls: number;
+  rows: number;
+  memo_hits: number;
+  memo_misses: number;
+  ns_per_row: number;
+  traps: number;
+  last_error: string | null;
+  used_by: string[];
+}
+
+export interface RejectsAnswer {
+  total: number;
+  rejects: { at: number; source: string; reason: string; event: string }[];
+}
+
+export interface Status {
+  version: string;
+  started_at: number;
+  now: number;
+  ready: boolean;
+  events_total: number;
+  events_per_s: number;
+  rejected_total: number;
+  late_total: number;
+  duplicates_total: number;
+  lag_ms: number;
+  connections: number;
+  seq: number;
+}
+
+export interface Snapshot {
+  op: "snapshot";
+  id: string;
+  seq: number;
+  revision: number;
+  step_ms: number;
+  series: SeriesAnswer[];
+  provisional_from?: number;
+}
+
+export interface Delta {
+  op: "delta";
+  id: string;
+  prev: number;
+  seq: number;
+  points: [series: number, t: number, value: number | null][];
+  new_series?: { labels: Labels }[];
+  provisional_from?: number;
+}
+
+export interface AnomalyMessage extends Anomaly {
+  op: "anomaly";
+  id: string;
+  labels: Labels;
+  cleared?: boolean;
+}
+
+export interface DefinitionsMessage {
+  op: "definitions";
+  revision: number;
+  added?: string[];
+  changed?: string[];
+  removed?: string[];
+  rejected?: Diagnostic[];
+}
+
+export interface ErrorMessage {
+  op: "error";
+  id?: string;
+  code: string;
+  message: string;
+}
+
+export type LiveMessage = Snapshot | Delta | AnomalyMessage | DefinitionsMessage | ErrorMessage;

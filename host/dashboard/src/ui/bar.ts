@@ -1,0 +1,145 @@
+// The one line at the top: what is looked at and how the host is. On a phone the controls are in a sheet.
+import type { Page } from "../page";
+import { clockTime, duration, now, spanText, toInput, zoneName } from "../time";
+import { RANGES, windowAt, type Range } from "../view";
+import { h, icon, ICONS, setText } from "./dom";
+import { chips, filterPanel } from "./filters";
+import { closePopover, popover } from "./popover";
+
+/** Behind: younger events than this are not on the page yet. */
+const LAG_MS_MAX = 5_000;
+const RANGE_NAMES: Record<Range, string> = { "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d" };
+
+export interface BarActions {
+  anomalies(): void;
+  definitions(): void;
+  keys(): void;
+}
+
+export class Bar {
+  readonly el: HTMLElement;
+  #page: Page;
+  #dot = h("i", { class: "dot" });
+  #state = h("span", { class: "state-text" });
+  #heard = h("span", { class: "heard" });
+  #ranges = h("div", { class: "segments", role: "group", "aria-label": "Time range" });
+  #chosen = h("button", { class: "chosen", "aria-haspopup": "dialog" });
+  #zone = h("span", { class: "zone", title: "Times are in this zone" });
+  #chips = h("div", { class: "chips" });
+  #add = h("button", { class: "button quiet-button add-filter", "aria-haspopup": "dialog", "aria-keyshortcuts": "/", title: "Filter (/)" }, icon(ICONS.plus), "Filter");
+  #split = h("select", { "aria-label": "Split by" });
+  #anomalies = h("button", { class: "button quiet-button", title: "Anomalies (a)" });
+  #definitions = h("button", { class: "button quiet-button", title: "Definitions, plugins, rejected events (d)" });
+  #theme = h("button", { class: "button icon-button theme" });
+  #sheetButton = h("button", { class: "button icon-button sheet-button", "aria-label": "Time range, filters, split", "aria-expanded": "false" }, icon(ICONS.tune));
+  #splitKey = "";
+
+  constructor(page: Page, actions: BarActions) {
+    this.#page = page;
+    const controls = h(
+      "div",
+      { class: "controls" },
+      h("div", { class: "when-controls" }, this.#ranges, this.#chosen, this.#zone),
+      h("div", { class: "filters", role: "group", "aria-label": "Filters" }, this.#chips, this.#add),
+      h("label", { class: "split" }, h("span", {}, "Split by"), this.#split),
+    );
+    this.el = h(
+      "header",
+      { class: "bar" },
+      h("a", { class: "brand", href: "/" }, "Tidemark"),
+      h("div", { class: "state", role: "status" }, this.#dot, this.#state, this.#heard),
+      controls,
+      h("div", { class: "bar-end" }, this.#anomalies, this.#definitions, this.#theme, this.#sheetButton),
+    );
+    for (const r of RANGES) this.#ranges.append(h("button", { "data-range": r, onclick: () => page.navigate({ range: r, span: null }) }, RANGE_NAMES[r]));
+    this.#chosen.addEventListener("click", () => this.#choose());
+    this.#add.addEventListener("click", () => this.openFilters());
+    this.#split.addEventListener("change", () => page.navigate({ by: this.#split.value || null }));
+    this.#anomalies.addEventListener("click", actions.anomalies);
+    this.#definitions.addEventListener("click", actions.definitions);
+    this.#theme.addEventListener("click", () => page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false));
+    this.#sheetButton.addEventListener("click", () => {
+      const open = document.body.classList.toggle("sheet-open");
+      this.#sheetButton.setAttribute("aria-expanded", String(open));
+    });
+  }
+
+  openFilters(only: string | null = null, anchor: HTMLElement = this.#add): void {
+    if (anchor.getAttribute("aria-expanded") === "true") {
+      closePopover();
+      return;
+    }
+    // The chip may be drawn anew while its list is open: the list hangs from what stays.
+    popover(this.#chips.contains(anchor) ? this.#chips : anchor, "Filters", filterPanel(this.#page, only));
+  }
+
+  /** The view or the definitions changed. */
+  follow(): void {
+    const { view, catalog } = this.#page;
+    for (const b of this.#ranges.children) b.setAttribute("aria-pressed", String(!view.span && b.getAttribute("data-range") === view.range));
+    this.#chosen.setAttribute("aria-pressed", String(view.span !== null));
+    this.#chosen.replaceChildren(view.span ? spanText(view.span.from, view.span.to) : "Custom");
+    setText(this.#zone, zoneName());
+    this.#chips.replaceChildren(...chips(this.#page, (name, anchor) => this.openFilters(name, anchor)));
+    const names = catalog.dimensions.map((d) => d.name);
+    const key = names.join("\n");
+    if (key !== this.#splitKey) {
+      this.#splitKey = key;
+      this.#split.replaceChildren(h("option", { value: "" }, "nothing"), ...names.map((n) => h("option", { value: n }, n)));
+    }
+    this.#split.value = view.by ?? "";
+    this.#split.classList.toggle("set", view.by !== null);
+    const dark = this.#page.scheme === "dark";
+    this.#theme.replaceChildren(icon(dark ? ICONS.light : ICONS.dark));
+    this.#theme.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
+    this.#theme.title = dark ? "Light colours" : "Dark colours";
+    this.#definitions.replaceChildren(h("span", { class: "wide" }, "Definitions "), `r${catalog.revision}`);
+  }
+
+  anomalies(count: number, open: boolean): void {
+    this.#anomalies.replaceChildren("Anomalies", ...(count ? [h("span", { class: "badge" }, String(count))] : []));
+    this.#anomalies.setAttribute("aria-pressed", String(open));
+  }
+
+  /** How the host is, in a dot and words. */
+  state(): void {
+    const { connection: c, status } = this.#page;
+    let kind = "live";
+    let text = "Live";
+    if (c.downSince) [kind, text] = ["down", `Disconnected since ${clockTime(c.downSince)}`];
+    else if (!c.up) [kind, text] = ["wait", "Connecting"];
+    else if (status && !status.ready) [kind, text] = ["wait", "Stale store, recovering"];
+    else if (status && status.lag_ms > LAG_MS_MAX) [kind, text] = ["wait", `Behind by ${duration(status.lag_ms)}`];
+    this.#dot.className = `dot ${kind}`;
+    setText(this.#state, text);
+    setText(this.#heard, c.downSince ? `last update ${clockTime(c.heardAt)}` : "");
+    document.body.classList.toggle("is-down", c.downSince > 0);
+  }
+
+  #choose(): void {
+    const { from, to } = windowAt(this.#page.view, now());
+    const start = h("input", { type: "datetime-local", value: toInput(from) });
+    const end = h("input", { type: "datetime-local", value: toInput(to) });
+    const problem = h("p", { class: "problem", role: "alert" });
+    const form = h(
+      "form",
+      { class: "span-form" },
+      h("label", {}, "From", start),
+      h("label", {}, "To", end),
+      problem,
+      h("button", { class: "button primary" }, "Show"),
+    );
+    form.addEventListener("submit", (e) => {
+      e.preventDefault();
+      const span = { from: Date.parse(start.value), to: Date.parse(end.value) };
+      if (!(span.to - span.from >= 60_000)) {
+        setText(problem, "The end must be at least a minute after the start.");
+        return;
+      }
+      closePopover();
+      this.#page.navigate({ span });
+    });
+    popover(this.#chosen, "A chosen time", form);
+    start.focus();
+  }
+}

@@ -1,0 +1,307 @@
+// One uPlot: how lines, axes and marks are drawn. Knows colours and times, not where data comes from.
+import uPlot from "uplot";
+import type { Anomaly } from "../contract";
+import { tick, type Figure } from "../format";
+import type { Stroke } from "../palette";
+import { DAY, hourMinute, monthDay } from "../time";
+
+export interface PlotLine extends Stroke {
+  name: string;
+  anomalies: Anomaly[];
+  column: (number | null)[];
+}
+
+export interface PlotModel {
+  figure: Figure;
+  fromZero: boolean;
+  stepMs: number;
+  times: number[];
+  lines: PlotLine[];
+  /** From here on points can still change. */
+  provisionalFrom: number;
+  /** Where the metric's meaning changed with a plugin. */
+  changes: number[];
+  window: { from: number; to: number };
+}
+
+export interface PlotEvents {
+  point(t: number | null, nearest: number | null): void;
+  zoom(from: number, to: number): void;
+  zoomOut(): void;
+}
+
+/** The style sheet's tokens, for what is drawn on canvas. */
+interface Ink {
+  text: string;
+  grid: string;
+  bad: string;
+  ground: string;
+  font: string;
+}
+
+function ink(): Ink {
+  const css = getComputedStyle(document.documentElement);
+  const v = (name: string): string => css.getPropertyValue(name).trim();
+  return { text: v("--text-2"), grid: v("--grid"), bad: v("--bad"), ground: v("--ground"), font: `12px ${v("--font")}` };
+}
+
+const AXIS_WIDTH_PX = 56;
+const DRAG_PX_MIN = 8;
+const PROVISIONAL_ALPHA = "59"; // of 255: what can still change is lighter
+
+export class Plot {
+  readonly u: uPlot;
+  model: PlotModel;
+  #ink = ink();
+  #yHeld: [number, number] | null = null;
+  #holdY = false;
+
+  constructor(host: HTMLElement, model: PlotModel, events: PlotEvents) {
+    this.model = model;
+    this.u = new uPlot(this.#options(host, events), this.#data(), host);
+  }
+
+  /** New data in the same lines. With `hold` neither axis moves. */
+  update(model: PlotModel, hold: boolean): void {
+    this.model = model;
+    this.#holdY = hold;
+    const { from, to } = model.window;
+    this.u.batch(() => {
+      this.u.setData(this.#data(), false);
+      this.u.setScale("x", { min: from, max: to });
+      this.u.redraw(true, false);
+    });
+    this.#holdY = false;
+  }
+
+  resize(width: number, height: number): void {
+    if (width !== this.u.width || height !== this.u.height) this.u.setSize({ width, height });
+  }
+
+  /** Shows another chart's crosshair, or none. */
+  crosshair(t: number | null): void {
+    const { from, to } = this.model.window;
+    if (t === null || t < from || t > to) this.u.setCursor({ left: -10, top: -10 }, false);
+    else this.u.setCursor({ left: this.u.valToPos(t, "x"), top: -1e4 }, false);
+  }
+
+  destroy(): void {
+    this.u.destroy();
+  }
+
+  #data(): uPlot.AlignedData {
+    return [this.model.times, ...this.model.lines.map((l) => l.column)] as uPlot.AlignedData;
+  }
+
+  #options(host: HTMLElement, events: PlotEvents): uPlot.Options {
+    const axis = { stroke: this.#ink.text, font: this.#ink.font, ticks: { show: false } };
+    return {
+      width: host.clientWidth,
+      height: host.clientHeight,
+      ms: 1,
+      padding: [8, 12, 0, 0],
+      legend: { show: false },
+      scales: {
+        x: { range: () => [this.model.window.from, this.model.window.to] },
+        y: { range: (_u, low, high) => this.#rangeY(low, high) },
+      },
+      axes: [
+        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (_u, at, _i, _space, incr) => at.map((t) => xLabel(t, incr)) },
+        {
+          ...axis,
+          grid: { stroke: this.#ink.grid, width: 1 },
+          size: AXIS_WIDTH_PX,
+          gap: 8,
+          space: 40,
+          values: (_u, at) => at.map((v) => (v === null ? null : tick(v, this.model.figure))),
+        },
+      ],
+      series: [{}, ...this.model.lines.map((line, i) => this.#series(line, i))],
+      cursor: {
+        y: false,
+        drag: { x: true, y: false, setScale: false, dist: DRAG_PX_MIN },
+        points: { size: 7, width: 2, stroke: this.#ink.ground, fill: (_u, i) => this.model.lines[i - 1]?.colour ?? "" },
+        bind: {
+          dblclick: () => () => {
+            events.zoomOut();
+            return null;
+          },
+        },
+      },
+      hooks: {
+        setCursor: [(u) => this.#pointed(u, events)],
+        setSelect: [
+          (u) => {
+            const { left, width } = u.select;
+            if (width < DRAG_PX_MIN) return;
+            u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+            events.zoom(u.posToVal(left, "x"), u.posToVal(left + width, "x"));
+          },
+        ],
+        drawAxes: [(u) => this.#drawBehind(u)],
+        draw: [(u) => this.#drawRings(u)],
+      },
+    };
+  }
+
+  #series(line: PlotLine, index: number): uPlot.Series {
+    const alone = this.model.lines.length === 1;
+    return {
+      width: 1.5,
+      stroke: (u) => this.#fading(u, index),
+      ...(line.dashed ? { dash: [5, 3] } : {}),
+      ...(alone && this.model.fromZero ? { fill: `${line.colour}12` } : {}),
+      spanGaps: false,
+      points: { show: true, size: 4, width: 0, fill: line.colour, filter: lonely },
+    };
+  }
+
+  /** The line's colour up to the last closed point, lighter from there on. */
+  #fading(u: uPlot, index: number): string | CanvasGradient {
+    const { colour } = this.model.lines[index]!;
+    const { from, to } = this.model.window;
+    const edge = this.model.provisionalFrom - this.model.stepMs;
+    if (edge >= to || u.bbox.width === 0) return colour;
+    if (edge <= from) return colour + PROVISIONAL_ALPHA;
+    const at = (edge - from) / (to - from);
+    const gradient = u.ctx.createLinearGradient(u.bbox.left, 0, u.bbox.left + u.bbox.width, 0);
+    gradient.addColorStop(0, colour);
+    gradient.addColorStop(at, colour);
+    gradient.addColorStop(at, colour + PROVISIONAL_ALPHA);
+    gradient.addColorStop(1, colour + PROVISIONAL_ALPHA);
+    return gradient;
+  }
+
+  #rangeY(low: number | null, high: number | null): [number, number] {
+    if (this.#holdY && this.#yHeld) return this.#yHeld;
+    let min = low ?? 0;
+    let max = high ?? 0;
+    if (this.model.fromZero) {
+      min = Math.min(0, min);
+      max = max <= 0 && min === 0 ? 1 : max + (max - min) * 0.08;
+    } else {
+      const room = (max - min) * 0.12 || Math.abs(max) * 0.1 || 1;
+      const positive = min >= 0;
+      min -= room;
+      max += room;
+      if (positive && min < 0) min = 0;
+    }
+    this.#yHeld = [min, max];
+    return this.#yHeld;
+  }
+
+  #pointed(u: uPlot, events: PlotEvents): void {
+    const { idx, top, left } = u.cursor;
+    if (idx === null || idx === undefined || left === undefined || left < 0) {
+      events.point(null, null);
+      return;
+    }
+    let nearest: number | null = null;
+    let best = Number.POSITIVE_INFINITY;
+    this.model.lines.forEach((line, i) => {
+      const v = line.column[idx];
+      if (v === null || v === undefined) return;
+      const away = Math.abs(u.valToPos(v, "y") - (top ?? 0));
+      if (away < best) [best, nearest] = [away, i];
+    });
+    events.point(this.model.times[idx] ?? null, nearest);
+  }
+
+  /** Bands of what was expected, and where the meaning changed: behind the lines. */
+  #drawBehind(u: uPlot): void {
+    const { ctx } = u;
+    ctx.save();
+    clip(u);
+    for (const line of this.model.lines) {
+      ctx.fillStyle = `${line.colour}2e`;
+      for (const run of runs(line.anomalies, this.model.stepMs)) this.#band(u, run);
+    }
+    ctx.strokeStyle = this.#ink.text;
+    ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.lineWidth = devicePixelRatio;
+    for (const t of this.model.changes) {
+      if (t < this.model.window.from || t > this.model.window.to) continue;
+      const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
+      ctx.beginPath();
+      ctx.moveTo(x, u.bbox.top);
+      ctx.lineTo(x, u.bbox.top + u.bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+
+  #band(u: uPlot, run: Anomaly[]): void {
+    const { ctx, bbox } = u;
+    const least = 3 * devicePixelRatio; // one minute of 24 hours is narrower than can be seen
+    const y = (v: number | null, open: number): number => (v === null ? open : u.valToPos(v, "y", true));
+    const spots = run.map((a) => ({ x: u.valToPos(a.t, "x", true), low: y(a.lower, bbox.top + bbox.height), high: y(a.upper, bbox.top) }));
+    const first = spots[0]!;
+    const last = spots.at(-1)!;
+    ctx.beginPath();
+    ctx.moveTo(first.x - least, first.high);
+    for (const s of spots) ctx.lineTo(s.x, s.high);
+    ctx.lineTo(last.x + least, last.high);
+    ctx.lineTo(last.x + least, last.low);
+    for (const s of spots.toReversed()) ctx.lineTo(s.x, s.low);
+    ctx.lineTo(first.x - least, first.low);
+    ctx.fill();
+  }
+
+  #drawRings(u: uPlot): void {
+    const { ctx } = u;
+    const r = 4 * devicePixelRatio;
+    ctx.save();
+    clip(u, r);
+    ctx.strokeStyle = this.#ink.bad;
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    for (const line of this.model.lines) {
+      let lastX = -Infinity;
+      for (const a of line.anomalies) {
+        if (a.value === null || a.t < this.model.window.from || a.t > this.model.window.to) continue;
+        const x = u.valToPos(a.t, "x", true);
+        if (x - lastX < r) continue; // rings on rings are a blot
+        lastX = x;
+        ctx.beginPath();
+        ctx.arc(x, u.valToPos(a.value, "y", true), r, 0, 2 * Math.PI);
+        ctx.stroke();
+      }
+    }
+    ctx.restore();
+  }
+}
+
+function clip(u: uPlot, room = 0): void {
+  const { left, top, width, height } = u.bbox;
+  u.ctx.beginPath();
+  u.ctx.rect(left - room, top - room, width + 2 * room, height + 2 * room);
+  u.ctx.clip();
+}
+
+/** Anomalies that follow one another step by step. */
+function runs(anomalies: Anomaly[], stepMs: number): Anomaly[][] {
+  const out: Anomaly[][] = [];
+  for (const a of anomalies) {
+    if (a.lower === null && a.upper === null) continue;
+    const run = out.at(-1);
+    if (run && a.t - run.at(-1)!.t <= stepMs) run.push(a);
+    else out.push([a]);
+  }
+  return out;
+}
+
+/** A point between two gaps makes no line: it is drawn as a dot. */
+function lonely(u: uPlot, series: number, show: boolean): number[] | null {
+  if (!show) return null;
+  const column = u.data[series]!;
+  const out: number[] = [];
+  for (let i = 0; i < column.length; i++) {
+    const none = (v: number | null | undefined): boolean => v === null || v === undefined;
+    if (!none(column[i]) && none(column[i - 1]) && none(column[i + 1])) out.push(i);
+  }
+  return out;
+}
+
+function xLabel(t: number, incr: number): string {
+  const d = new Date(t);
+  return incr >= DAY || (d.getHours() === 0 && d.getMinutes() === 0) ? monthDay(t) : hourMinute(t);
+}
