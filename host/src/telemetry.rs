@@ -1,1 +1,259 @@
-//! Counters about the host itself.
+//! Counters about the host itself: plain atomics that anyone may raise, written as OpenMetrics for `GET /metrics`.
+//! Does not know who raises them.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Number = Gauge<f64, AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByPlugin {
+    pub plugin: String,
+}
+
+/// Bodies and events on their way in.
+#[derive(Default)]
+pub struct IngestTelemetry {
+    pub bodies: Counter,
+    pub bodies_refused: Counter,
+    pub body_bytes: Counter,
+    /// Counted into state, or late, or duplicate.
+    pub events_accepted: Counter,
+    pub events_rejected: Counter,
+    pub events_late: Counter,
+    pub events_duplicate: Counter,
+    pub queue_bytes: Gauge,
+}
+
+pub struct JournalTelemetry {
+    pub written_bytes: Counter,
+    pub size_bytes: Gauge,
+    pub sync_seconds: Histogram,
+    pub failures: Counter,
+}
+
+pub struct StateTelemetry {
+    pub tick_seconds: Histogram,
+    pub apply_seconds: Histogram,
+    pub checkpoint_seconds: Histogram,
+    pub seq: Gauge,
+    /// Between an event's arrival and its being visible.
+    pub lag_seconds: Number,
+    pub memory_bytes: Gauge,
+    /// Combinations of dimension values kept under `__other__`.
+    pub combinations_over_limit: Counter,
+}
+
+pub struct ServeTelemetry {
+    pub queries: Counter,
+    pub query_seconds: Histogram,
+    pub connections: Gauge,
+    pub live_connections: Gauge,
+    pub live_subscriptions: Gauge,
+    pub live_topics: Gauge,
+    pub live_frames: Counter,
+    pub live_bytes: Counter,
+    /// Frames a slow client did not get because it was sent the newest state instead.
+    pub live_skips: Counter,
+    pub refresh_seconds: Histogram,
+}
+
+#[derive(Default)]
+pub struct ReloadTelemetry {
+    pub applied: Counter,
+    pub rejected: Counter,
+    pub revision: Gauge,
+}
+
+#[derive(Default)]
+pub struct PluginTelemetry {
+    pub calls: Family<ByPlugin, Counter>,
+    pub rows: Family<ByPlugin, Counter>,
+    pub traps: Family<ByPlugin, Counter>,
+    pub quarantined: Family<ByPlugin, Gauge>,
+}
+
+pub struct Telemetry {
+    registry: Registry,
+    pub ingest: IngestTelemetry,
+    pub journal: JournalTelemetry,
+    pub state: StateTelemetry,
+    pub serve: ServeTelemetry,
+    pub reload: ReloadTelemetry,
+    pub plugins: PluginTelemetry,
+}
+
+/// 0.1 ms to 13 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 18))
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut telemetry = Self {
+            registry: Registry::with_prefix("tidemark"),
+            ingest: IngestTelemetry::default(),
+            journal: JournalTelemetry {
+                written_bytes: Counter::default(),
+                size_bytes: Gauge::default(),
+                sync_seconds: seconds(),
+                failures: Counter::default(),
+            },
+            state: StateTelemetry {
+                tick_seconds: seconds(),
+                apply_seconds: seconds(),
+                checkpoint_seconds: seconds(),
+                seq: Gauge::default(),
+                lag_seconds: Number::default(),
+                memory_bytes: Gauge::default(),
+                combinations_over_limit: Counter::default(),
+            },
+            serve: ServeTelemetry {
+                queries: Counter::default(),
+                query_seconds: seconds(),
+                connections: Gauge::default(),
+                live_connections: Gauge::default(),
+                live_subscriptions: Gauge::default(),
+                live_topics: Gauge::default(),
+                live_frames: Counter::default(),
+                live_bytes: Counter::default(),
+                live_skips: Counter::default(),
+                refresh_seconds: seconds(),
+            },
+            reload: ReloadTelemetry::default(),
+            plugins: PluginTelemetry::default(),
+        };
+        telemetry.register();
+        telemetry
+    }
+}
+
+impl Telemetry {
+    /// OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn register(&mut self) {
+        let Self { registry, ingest, journal, state, serve, reload, plugins } = self;
+        registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
+        registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
+        registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
+        registry.register(
+            "events_accepted",
+            "Events accepted, late and duplicate ones included",
+            ingest.events_accepted.clone(),
+        );
+        registry.register("events_rejected", "Events rejected", ingest.events_rejected.clone());
+        registry.register("events_late", "Events older than the lateness at arrival", ingest.events_late.clone());
+        registry.register("events_duplicate", "Events whose id was seen before", ingest.events_duplicate.clone());
+        registry.register_with_unit(
+            "ingest_queue",
+            "Bytes waiting for a shard",
+            Unit::Bytes,
+            ingest.queue_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "journal_written",
+            "Bytes written to the journal",
+            Unit::Bytes,
+            journal.written_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "journal_size",
+            "Bytes the journal takes on disk",
+            Unit::Bytes,
+            journal.size_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "journal_sync",
+            "Making a group of batches durable",
+            Unit::Seconds,
+            journal.sync_seconds.clone(),
+        );
+        registry.register("journal_failures", "Writes or syncs that failed", journal.failures.clone());
+        registry.register_with_unit(
+            "tick",
+            "From the shards' deltas to visible state",
+            Unit::Seconds,
+            state.tick_seconds.clone(),
+        );
+        registry.register_with_unit("apply", "Applying a delta", Unit::Seconds, state.apply_seconds.clone());
+        registry.register_with_unit(
+            "checkpoint",
+            "Writing a checkpoint",
+            Unit::Seconds,
+            state.checkpoint_seconds.clone(),
+        );
+        registry.register("state_seq", "The store's change number", state.seq.clone());
+        registry.register_with_unit("lag", "Arrival to visible", Unit::Seconds, state.lag_seconds.clone());
+        registry.register_with_unit(
+            "state_memory",
+            "Bytes of state in memory",
+            Unit::Bytes,
+            state.memory_bytes.clone(),
+        );
+        registry.register(
+            "combinations_over_limit",
+            "Cells kept under __other__",
+            state.combinations_over_limit.clone(),
+        );
+        registry.register("queries", "Queries answered", serve.queries.clone());
+        registry.register_with_unit("query", "Answering a query", Unit::Seconds, serve.query_seconds.clone());
+        registry.register("connections", "Open connections", serve.connections.clone());
+        registry.register("live_connections", "Open live connections", serve.live_connections.clone());
+        registry.register("live_subscriptions", "Live subscriptions", serve.live_subscriptions.clone());
+        registry.register("live_topics", "Distinct live subscriptions", serve.live_topics.clone());
+        registry.register("live_frames", "Live frames sent", serve.live_frames.clone());
+        registry.register_with_unit("live_sent", "Bytes of live frames sent", Unit::Bytes, serve.live_bytes.clone());
+        registry.register("live_skips", "Clients skipped forward to the newest state", serve.live_skips.clone());
+        registry.register_with_unit(
+            "refresh",
+            "Refreshing all live topics",
+            Unit::Seconds,
+            serve.refresh_seconds.clone(),
+        );
+        registry.register("reloads_applied", "Definitions applied", reload.applied.clone());
+        registry.register("reloads_rejected", "Definitions rejected", reload.rejected.clone());
+        registry.register("definitions_revision", "Revision in force", reload.revision.clone());
+        registry.register("plugin_calls", "Calls", plugins.calls.clone());
+        registry.register("plugin_rows", "Rows handed to a plugin", plugins.rows.clone());
+        registry.register("plugin_traps", "Calls that trapped or ran out of a limit", plugins.traps.clone());
+        registry.register("plugin_quarantined", "1 while a plugin is quarantined", plugins.quarantined.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_openmetrics() {
+        let telemetry = Telemetry::default();
+        telemetry.ingest.body_bytes.inc_by(5);
+        telemetry.plugins.calls.get_or_create(&ByPlugin { plugin: "geo_ip".into() }).inc();
+        telemetry.serve.query_seconds.observe(0.01);
+        let text = telemetry.encode();
+        for line in [
+            "tidemark_ingest_body_bytes_total 5",
+            "tidemark_plugin_calls_total{plugin=\"geo_ip\"} 1",
+            "tidemark_query_seconds_count 1",
+            "# UNIT tidemark_lag_seconds seconds",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -120,6 +120,10 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
+/// The other end of the connection, in a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// The client's address: that of the connection, or the rightmost of `X-Forwarded-For` that is no trusted proxy where the
 /// connection comes from one.
 pub fn client_address(peer: Option<SocketAddr>, headers: &HeaderMap, trusted_proxies: &[Network]) -> Option<IpAddr> {

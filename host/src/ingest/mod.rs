@@ -1,5 +1,8 @@
 //! The border: bytes come in, wait in bounded queues and are durable before they are acknowledged.
 
+pub mod body;
+pub mod http;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

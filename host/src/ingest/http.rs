@@ -1,0 +1,386 @@
+//! `POST /v1/events`: takes a body under limits, hands its lines to the intake, says what became of them.
+//! Does not look into events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use super::body::{BodyError, Encoding, Format, Lines, lines};
+use super::{Client, Intake, RawBatch, Receipt, Refusal};
+use crate::engine::decode::PADDING_BYTES;
+use crate::telemetry::Telemetry;
+use crate::time::Clock;
+use crate::web::{Access, ApiError, Keys, Network, Peer, bearer, client_address};
+
+/// A client that sends nothing for so long is given up.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+/// Bodies up to this size are decompressed where they are received, larger ones on a thread of their own.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+const USER_AGENT_BYTES_MAX: usize = 1_024;
+const RETRY_AFTER_S: u32 = 1;
+
+pub struct Settings {
+    pub keys: Keys,
+    pub trusted_proxies: Vec<Network>,
+    /// Of one body, decompressed. Below 4 GiB.
+    pub body_bytes_max: usize,
+    /// Of all bodies that are being taken; beyond it clients are asked to come back.
+    pub inflight_bytes_max: usize,
+}
+
+pub struct Door<I> {
+    pub intake: Arc<I>,
+    pub settings: Settings,
+    pub clock: Clock,
+    pub telemetry: Arc<Telemetry>,
+    inflight_bytes: AtomicUsize,
+}
+
+impl<I> Door<I> {
+    pub fn new(intake: Arc<I>, settings: Settings, clock: Clock, telemetry: Arc<Telemetry>) -> Arc<Self> {
+        Arc::new(Self { intake, settings, clock, telemetry, inflight_bytes: AtomicUsize::new(0) })
+    }
+}
+
+pub fn router<I: Intake + 'static>(door: Arc<Door<I>>) -> Router {
+    Router::new().route("/v1/events", post(take::<I>)).with_state(door)
+}
+
+async fn take<I: Intake + 'static>(State(door): State<Arc<Door<I>>>, request: Request) -> Response {
+    match take_events(&door, request).await {
+        Ok(receipt) => answer(&receipt),
+        Err(error) => {
+            door.telemetry.ingest.bodies_refused.inc();
+            error.into_response()
+        }
+    }
+}
+
+async fn take_events<I: Intake>(door: &Door<I>, request: Request) -> Result<Receipt, ApiError> {
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
+    let settings = &door.settings;
+    settings.keys.allow(Access::Write, bearer(headers))?;
+    let (format, encoding) = (format(headers)?, encoding(headers)?);
+    let peer: Option<SocketAddr> = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let client = Client {
+        address: client_address(peer, headers, &settings.trusted_proxies),
+        user_agent: user_agent(headers).map(Arc::from),
+    };
+    let mut held = Held { all: &door.inflight_bytes, most: settings.inflight_bytes_max, bytes: 0 };
+    let raw = receive(body, settings.body_bytes_max, &mut held).await?;
+    let received = raw.len();
+    let bytes_max = settings.body_bytes_max;
+    let lines = match encoding {
+        Encoding::Plain => to_lines(raw, encoding, format, bytes_max).await,
+        // What a compressed body will grow to is not known before.
+        _ => {
+            held.take(bytes_max.min(received.saturating_mul(16)))?;
+            to_lines(raw, encoding, format, bytes_max).await
+        }
+    }?;
+    door.telemetry.ingest.bodies.inc();
+    door.telemetry.ingest.body_bytes.inc_by(received as u64);
+    let Lines { bytes, len, zstd } = lines;
+    let batch = RawBatch { bytes, len, zstd, arrival: door.clock.now(), client };
+    door.intake.submit(batch).await.map_err(refused)
+}
+
+/// Bytes held for one request, given back when it is answered.
+struct Held<'a> {
+    all: &'a AtomicUsize,
+    most: usize,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let before = self.all.fetch_add(bytes, Ordering::AcqRel);
+        self.bytes += bytes;
+        // A lone request is always let in, however large.
+        if before + bytes > self.most && before + bytes > self.bytes {
+            return Err(busy("too many bodies are being taken at the moment", RETRY_AFTER_S));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+async fn receive(mut body: Body, bytes_max: usize, held: &mut Held<'_>) -> Result<Vec<u8>, ApiError> {
+    let declared = body.size_hint().exact().unwrap_or(0);
+    if declared > bytes_max as u64 {
+        return Err(too_large(bytes_max));
+    }
+    held.take(declared as usize)?;
+    let mut raw = Vec::with_capacity(declared as usize + PADDING_BYTES);
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| {
+            let message = format!("nothing of the body came for {} s", BODY_IDLE.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message, "Nothing was taken; send it again.")
+        })?;
+        let Some(frame) = frame else { return Ok(raw) };
+        let frame = frame.map_err(|error| {
+            ApiError::bad_request(
+                "broken_body",
+                format!("the body broke off: {error}"),
+                "Nothing was taken; send it again.",
+            )
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if raw.len() + data.len() > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        held.take((raw.len() + data.len()).saturating_sub(held.bytes))?;
+        raw.extend_from_slice(&data);
+    }
+}
+
+async fn to_lines(raw: Vec<u8>, encoding: Encoding, format: Format, bytes_max: usize) -> Result<Lines, ApiError> {
+    let passed_on = encoding == Encoding::Plain && format == Format::Lines;
+    let done = if passed_on || raw.len() <= INLINE_BYTES_MAX {
+        lines(raw, encoding, format, bytes_max)
+    } else {
+        let task = tokio::task::spawn_blocking(move || lines(raw, encoding, format, bytes_max));
+        task.await.map_err(|_| ApiError::internal("reading the body failed"))?
+    };
+    done.map_err(|error| match error {
+        BodyError::TooLarge { bytes_max } => too_large(bytes_max),
+        BodyError::Corrupt { .. } => ApiError::bad_request(
+            "invalid_encoding",
+            error.to_string(),
+            "Nothing was taken. Check what `Content-Encoding` says.",
+        ),
+        BodyError::Empty => ApiError::bad_request(
+            "empty_body",
+            error.to_string(),
+            "Send one JSON object a line, an array of objects, or one.",
+        ),
+    })
+}
+
+fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kind = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+            Ok(Format::Lines)
+        }
+        "application/json" => Ok(Format::Json),
+        _ => Err(unsupported(
+            format!("the content type `{kind}` is not read here"),
+            "Send `Content-Type: application/x-ndjson` (one object a line) or `application/json` (an array, or one object).",
+        )),
+    }
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    let given = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
+    match given.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(Encoding::Plain),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "zstd" => Ok(Encoding::Zstd),
+        other => Err(unsupported(
+            format!("the content encoding `{other}` is not read here"),
+            "Send `gzip`, `zstd`, or none.",
+        )),
+    }
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    (!text.is_empty()).then(|| &text[..text.len().min(USER_AGENT_BYTES_MAX)])
+}
+
+fn unsupported(message: String, help: &str) -> ApiError {
+    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message, help)
+}
+
+fn too_large(bytes_max: usize) -> ApiError {
+    let message = format!("the body is larger than {bytes_max} bytes");
+    let help = "Nothing was taken. Send smaller batches, or start the host with a larger --body-bytes-max.";
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message, help)
+}
+
+fn busy(message: impl Into<String>, retry_after_s: u32) -> ApiError {
+    let help = "Nothing was taken; send it again after the time in Retry-After.";
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message, help).retry_after(retry_after_s)
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Busy { retry_after_s } => busy(message, retry_after_s),
+        Refusal::Unavailable { retry_after_s, .. } => ApiError::unavailable(message, retry_after_s),
+    }
+}
+
+fn answer(receipt: &Receipt) -> Response {
+    let none_accepted = receipt.accepted == 0 && receipt.rejected > 0;
+    let status = if none_accepted { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED };
+    let errors: Vec<_> =
+        receipt.errors.iter().map(|(index, reason)| json!({"index": index, "reason": reason})).collect();
+    let body = json!({"accepted": receipt.accepted, "rejected": receipt.rejected, "errors": errors});
+    (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// Accepts lines that begin with `{`.
+    #[derive(Default)]
+    struct FakeIntake {
+        batches: Mutex<Vec<RawBatch>>,
+        refusal: Option<Refusal>,
+    }
+
+    impl Intake for FakeIntake {
+        async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
+            if let Some(refusal) = &self.refusal {
+                return Err(refusal.clone());
+            }
+            let mut receipt = Receipt::default();
+            let lines = batch.bytes[..batch.len].split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
+            for (index, line) in lines.enumerate() {
+                if line.trim_ascii().starts_with(b"{") && !line.contains(&1) {
+                    receipt.accepted += 1;
+                } else {
+                    receipt.rejected += 1;
+                    receipt.errors.push((index as u64, "no object".into()));
+                }
+            }
+            self.batches.lock().unwrap().push(batch);
+            Ok(receipt)
+        }
+    }
+
+    fn door(intake: FakeIntake, keys: Keys) -> Arc<Door<FakeIntake>> {
+        let settings = Settings { keys, trusted_proxies: vec![], body_bytes_max: 1_000, inflight_bytes_max: 10_000 };
+        Door::new(Arc::new(intake), settings, Clock::manual(77), Arc::default())
+    }
+
+    fn request(headers: &[(&str, &str)], body: impl Into<Body>) -> Request {
+        let builder = headers.iter().fold(Request::post("/v1/events"), |b, (name, value)| b.header(*name, *value));
+        let mut request = builder.body(body.into()).unwrap();
+        request.extensions_mut().insert(Peer("203.0.113.9:4000".parse().unwrap()));
+        request
+    }
+
+    fn ask(door: &Arc<Door<FakeIntake>>, request: Request) -> (u16, HeaderMap, serde_json::Value) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let response = router(door.clone()).oneshot(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).unwrap())
+        })
+    }
+
+    const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+    const JSON: (&str, &str) = ("content-type", "Application/JSON; charset=utf-8");
+
+    #[test]
+    fn bodies_and_their_answers() {
+        let one_error = json!([{"index": 1, "reason": "no object"}]);
+        let cases = [
+            (NDJSON, "{}\n\n{}\n".to_owned(), 202, json!({"accepted": 2, "rejected": 0, "errors": []})),
+            (NDJSON, "{}\nx\n{}".into(), 202, json!({"accepted": 2, "rejected": 1, "errors": one_error})),
+            (
+                NDJSON,
+                "x".into(),
+                400,
+                json!({"accepted": 0, "rejected": 1, "errors": [{"index": 0, "reason": "no object"}]}),
+            ),
+            (JSON, "[{\n},5,{}]".into(), 202, json!({"accepted": 2, "rejected": 1, "errors": one_error})),
+            (JSON, "[{},{\"a\":\"\n\"},{}]".into(), 202, json!({"accepted": 2, "rejected": 1, "errors": one_error})),
+            (JSON, " {\"a\":\n1}".into(), 202, json!({"accepted": 1, "rejected": 0, "errors": []})),
+            (JSON, "[]".into(), 202, json!({"accepted": 0, "rejected": 0, "errors": []})),
+        ];
+        for (kind, body, status, expected) in cases {
+            let (actual, _, answer) =
+                ask(&door(FakeIntake::default(), Keys::default()), request(&[kind], body.clone()));
+            assert_eq!((actual, answer), (status, expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        let zstd = |body: &str| zstd::encode_all(body.as_bytes(), 1).unwrap();
+        let zstd_encoded = ("content-encoding", "zstd");
+        let large = "{}\n".repeat(400);
+        let cases: Vec<(&str, Request, u16, &str)> = vec![
+            ("no type", request(&[], "{}"), 415, "unsupported_media_type"),
+            (
+                "form",
+                request(&[("content-type", "application/x-www-form-urlencoded")], "{}"),
+                415,
+                "unsupported_media_type",
+            ),
+            ("br", request(&[NDJSON, ("content-encoding", "br")], "{}"), 415, "unsupported_media_type"),
+            ("empty", request(&[NDJSON], ""), 400, "empty_body"),
+            ("blank", request(&[JSON], " \n"), 400, "empty_body"),
+            ("large", request(&[NDJSON], large.clone()), 413, "body_too_large"),
+            ("bomb", request(&[NDJSON, zstd_encoded], zstd(&large)), 413, "body_too_large"),
+            ("corrupt", request(&[NDJSON, zstd_encoded], "{}"), 400, "invalid_encoding"),
+        ];
+        for (name, request, status, code) in cases {
+            let (actual, _, answer) = ask(&door(FakeIntake::default(), Keys::default()), request);
+            assert_eq!((actual, answer["error"]["code"].as_str()), (status, Some(code)), "{name}");
+            assert!(answer["error"]["help"].as_str().is_some_and(|help| !help.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_full_or_broken_intake_says_when_to_come_back() {
+        let full = Refusal::Busy { retry_after_s: 2 };
+        let broken = Refusal::Unavailable { reason: "the disk is full".into(), retry_after_s: 30 };
+        for (refusal, status, after) in [(full, 429, "2"), (broken, 503, "30")] {
+            let intake = FakeIntake { refusal: Some(refusal), ..FakeIntake::default() };
+            let (actual, headers, _) = ask(&door(intake, Keys::default()), request(&[NDJSON], "{}"));
+            assert_eq!((actual, headers["retry-after"].to_str().unwrap()), (status, after));
+        }
+    }
+
+    #[test]
+    fn bodies_together_are_bounded() {
+        let door = door(FakeIntake::default(), Keys::default());
+        let all = Held { all: &door.inflight_bytes, most: 10_000, bytes: 0 };
+        let mut others = Held { bytes: 0, ..all };
+        others.take(9_998).unwrap();
+        assert_eq!(ask(&door, request(&[NDJSON], "{}")).0, 202);
+        assert_eq!(ask(&door, request(&[NDJSON], "{} ")).0, 429);
+        assert_eq!(door.inflight_bytes.load(Ordering::Acquire), 9_998, "what was held is given back");
+    }
+
+    #[test]
+    fn keys_and_who_sent_it() {
+        let keys = Keys { write: vec!["w".into()], read: vec!["r".into()] };
+        let door = door(FakeIntake::default(), keys);
+        assert_eq!(ask(&door, request(&[NDJSON], "{}")).0, 401);
+        assert_eq!(ask(&door, request(&[NDJSON, ("authorization", "Bearer r")], "{}")).0, 401);
+        let good = [NDJSON, ("authorization", "Bearer w"), ("user-agent", "curl/8"), ("x-forwarded-for", "1.2.3.4")];
+        assert_eq!(ask(&door, request(&good, "{}")).0, 202);
+        let batches = door.intake.batches.lock().unwrap();
+        let client = Client { address: Some("203.0.113.9".parse().unwrap()), user_agent: Some("curl/8".into()) };
+        assert_eq!((batches.len(), &batches[0].client, batches[0].arrival), (1, &client, 77));
+    }
+}
