@@ -1,1 +1,3 @@
 //! Wires it all: shard threads, the tick, checkpoints, reload.
+
+pub mod demo;
