@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod http;
+pub mod journal;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,10 @@
 //! Where state lives: traits, and their implementations in the modules below. Knows cells, positions and time; not what a metric means.
 
+mod answer;
+mod cells;
+pub mod memory;
+mod table;
+
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -1,0 +1,292 @@
+//! Merging a delta into the state: codes become values, values and combinations past their limits become `__other__`,
+//! cells merge. Everything in the order of the delta, so that equal deltas give equal state.
+
+use std::sync::Arc;
+
+use super::state::{Held, MetricState, State};
+use crate::engine::delta::{Delta, MetricPartial, Partial, States};
+use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
+use crate::store::table::{EMPTY, OTHER};
+use crate::store::{Seq, StoreError};
+use crate::time::{DAY_MS, Millis, Minute};
+
+/// Marks a code of the partial whose text has no number yet. Most texts past a limit never get one.
+const UNNUMBERED: u32 = 1 << 31;
+
+/// Distinct values counted a dimension and day of arrival; the rest count as `__other__`.
+const VALUES_COUNTED_MAX: usize = 100_000;
+/// Days of arrival that values are counted for.
+const COUNTED_DAYS: u32 = 8;
+
+/// Everything that can make the delta unfit, before anything is changed.
+pub fn check(state: &State, delta: &Delta) -> Result<(), StoreError> {
+    for range in &delta.sources {
+        let stored = state.positions.get(&(range.group, range.source)).map_or(0, |&(next, _)| next);
+        if stored != range.from {
+            return Err(StoreError::Position { group: range.group, source_id: range.source, stored, from: range.from });
+        }
+    }
+    for partial in &delta.partials {
+        for changed in &partial.metrics {
+            let metric = &partial.plan.metrics[changed.metric];
+            let known = state.metrics.get(&metric.fingerprint);
+            if known.is_some_and(|known| known.kinds != kinds(metric)) {
+                return Err(StoreError::Corrupt(format!("metric {} is kept with other kinds of state", metric.name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn apply(state: &mut State, delta: Delta) -> Seq {
+    let arrival = delta.sources.iter().map(|range| range.arrival).max();
+    if delta.partials.iter().any(|partial| !partial.metrics.is_empty()) {
+        state.seq += 1;
+    }
+    for partial in delta.partials {
+        merge_partial(state, partial, arrival.unwrap_or(0));
+    }
+    for range in delta.sources {
+        state.positions.insert((range.group, range.source), (range.to, range.arrival));
+    }
+    state.seq
+}
+
+pub fn kinds(metric: &Metric) -> Vec<StateKind> {
+    metric.slots.iter().map(|slot| slot.kind()).collect()
+}
+
+fn merge_partial(state: &mut State, mut partial: Partial, arrival: Millis) {
+    let mut codes = Codes::new(state, &partial);
+    let groups = codes.limited_groups(state, &partial);
+    let metrics = std::mem::take(&mut partial.metrics);
+    for changed in metrics {
+        let values = &groups[partial.plan.metrics[changed.metric].group];
+        merge_metric(state, &partial, changed, values, &mut codes);
+    }
+    count_values(state, &partial, arrival);
+}
+
+/// For each of the plan's dimensions, the value's number by the partial's code.
+struct Codes {
+    numbers: Vec<Vec<u32>>,
+}
+
+impl Codes {
+    fn new(state: &mut State, partial: &Partial) -> Self {
+        let number_all = |(dimension, texts): (usize, &Vec<crate::engine::delta::DimensionValue>)| {
+            let name = partial.plan.dimensions[dimension].name.as_str();
+            if !state.dimensions.contains_key(name) {
+                state.dimensions.insert(name.into(), Default::default());
+            }
+            let values = &state.dimensions[name].values;
+            let number = |(code, value): (usize, &crate::engine::delta::DimensionValue)| {
+                values.find(&value.text).unwrap_or(UNNUMBERED | code as u32)
+            };
+            texts.iter().enumerate().map(number).collect()
+        };
+        Self { numbers: partial.values.iter().enumerate().map(number_all).collect() }
+    }
+
+    /// A number for good.
+    fn settle(&mut self, state: &mut State, partial: &Partial, dimension: usize, value: u32) -> u32 {
+        if value & UNNUMBERED == 0 {
+            return value;
+        }
+        let code = (value & !UNNUMBERED) as usize;
+        let name = partial.plan.dimensions[dimension].name.as_str();
+        let Some(known) = state.dimensions.get_mut(name) else { return EMPTY };
+        let number = known.values.number(&partial.values[dimension][code].text);
+        self.numbers[dimension][code] = number;
+        number
+    }
+
+    /// For each group its rows' values, with those past a dimension's limit replaced.
+    fn limited_groups(&mut self, state: &mut State, partial: &Partial) -> Vec<Vec<u32>> {
+        let plan = &partial.plan;
+        let mut groups = Vec::with_capacity(partial.groups.len());
+        for (group, rows) in plan.groups.iter().zip(&partial.groups) {
+            let mut values = rows.codes.clone();
+            for (at, &dimension) in group.iter().enumerate() {
+                if let Some(limit) = plan.dimensions[dimension].limit {
+                    let column = values.iter_mut().skip(at).step_by(group.len());
+                    for (value, minute) in column.zip(&rows.minutes) {
+                        let number = self.numbers[dimension][*value as usize];
+                        *value = self.limit(state, partial, dimension, limit, minute.day(), number);
+                    }
+                } else {
+                    let column = values.iter_mut().skip(at).step_by(group.len());
+                    column.for_each(|value| *value = self.numbers[dimension][*value as usize]);
+                }
+            }
+            groups.push(values);
+        }
+        groups
+    }
+
+    /// The value itself while it is one of the first `limit` of the day; the empty one counts like any other.
+    fn limit(
+        &mut self,
+        state: &mut State,
+        partial: &Partial,
+        dimension: usize,
+        limit: u32,
+        day: u32,
+        value: u32,
+    ) -> u32 {
+        let name = partial.plan.dimensions[dimension].name.as_str();
+        let Some(known) = state.dimensions.get_mut(name) else { return value };
+        let today = known.days.entry(day).or_default();
+        today.limit = limit;
+        if value == OTHER || today.kept.contains(&value) {
+            return value;
+        }
+        if today.kept.len() >= limit as usize {
+            today.over += 1;
+            return OTHER;
+        }
+        let number = self.settle(state, partial, dimension, value);
+        if let Some(today) = state.dimensions.get_mut(name).and_then(|known| known.days.get_mut(&day)) {
+            today.kept.insert(number);
+        }
+        number
+    }
+}
+
+/// A row of a metric's partial: where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Placed {
+    minute: Minute,
+    combination: u32,
+    row: u32,
+}
+
+fn merge_metric(state: &mut State, partial: &Partial, changed: MetricPartial, values: &[u32], codes: &mut Codes) {
+    let metric = &partial.plan.metrics[changed.metric];
+    let mut known = match state.metrics.remove(&metric.fingerprint) {
+        Some(known) => known,
+        None => {
+            let names = dimension_names(state, &partial.plan, metric);
+            MetricState::new(names, kinds(metric), metric.keeps_margins(), metric.limit)
+        }
+    };
+    known.limit = metric.limit;
+    let mut placed = place(state, partial, metric, &mut known, (&changed.rows, values), codes);
+    placed.sort_unstable();
+    let mut states = changed.slots;
+    for cells in placed.chunk_by(|a, b| a.minute == b.minute) {
+        let grown = merge_minute(&mut known, cells, &mut states, state.seq);
+        state.pane_bytes = state.pane_bytes.saturating_add_signed(grown);
+    }
+    state.metrics.insert(metric.fingerprint, known);
+}
+
+fn dimension_names(state: &State, plan: &Plan, metric: &Metric) -> Vec<Arc<str>> {
+    let name = |&dimension: &usize| {
+        let name = plan.dimensions[dimension].name.as_str();
+        state.dimensions.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
+    };
+    plan.groups[metric.group].iter().map(name).collect()
+}
+
+/// Decides the combination of each row.
+fn place(
+    state: &mut State,
+    partial: &Partial,
+    metric: &Metric,
+    known: &mut MetricState,
+    (rows, values): (&[u32], &[u32]),
+    codes: &mut Codes,
+) -> Vec<Placed> {
+    let minutes = &partial.groups[metric.group].minutes;
+    let dimensions = &partial.plan.groups[metric.group];
+    let (width, seq) = (dimensions.len(), state.seq);
+    let mut wanted = vec![EMPTY; width];
+    let mut placed = Vec::with_capacity(rows.len());
+    for (at, &row) in rows.iter().enumerate() {
+        let minute = minutes[row as usize];
+        wanted.copy_from_slice(&values[row as usize * width..][..width]);
+        // A value may have got its number since the group was translated.
+        for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
+            if *value & UNNUMBERED != 0 {
+                *value = codes.numbers[dimension][(*value & !UNNUMBERED) as usize];
+            }
+        }
+        let today = known.day(minute.day());
+        let combination = match today.find(&wanted) {
+            Some(combination) => combination,
+            None => {
+                let today = Arc::make_mut(today);
+                today.seq = seq;
+                if today.place(&mut wanted, metric.limit) {
+                    for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
+                        *value = codes.settle(state, partial, dimension, *value);
+                    }
+                }
+                today.add(&wanted)
+            }
+        };
+        placed.push(Placed { minute, combination, row: at as u32 });
+    }
+    placed
+}
+
+/// Merges cells of one minute; by how many bytes the pane grew.
+fn merge_minute(known: &mut MetricState, cells: &[Placed], states: &mut [States], seq: Seq) -> isize {
+    let minute = cells[0].minute;
+    let kinds = &known.kinds;
+    let held = known.panes.entry(minute).or_insert_with(|| Held::new(kinds));
+    let pane = Arc::make_mut(&mut held.pane);
+    if let Some(today) = known.days.get(&minute.day())
+        && today.margins_each > 0
+    {
+        let margins = |cell: &Placed| {
+            today.margins_of(cell.combination).iter().map(|&margin| (margin, cell.row)).collect::<Vec<_>>()
+        };
+        let mut incoming: Vec<(u32, u32)> = cells.iter().flat_map(margins).collect();
+        incoming.sort_unstable();
+        pane.margins.merge_states(&incoming, states, false);
+    }
+    let incoming: Vec<(u32, u32)> = cells.iter().map(|cell| (cell.combination, cell.row)).collect();
+    pane.full.merge_states(&incoming, states, true);
+    held.seq = seq;
+    let before = std::mem::replace(&mut held.bytes, pane.bytes());
+    held.bytes as isize - before as isize
+}
+
+/// Counts events by value for the lists of values. A value that a limit keeps nowhere counts as `__other__`.
+fn count_values(state: &mut State, partial: &Partial, arrival: Millis) {
+    let day = (arrival.max(0) / DAY_MS) as u32;
+    for (dimension, values) in partial.plan.dimensions.iter().zip(&partial.values) {
+        let Some(known) = state.dimensions.get_mut(dimension.name.as_str()) else { continue };
+        let shown = |text: &str| {
+            let kept = |number| known.days.values().any(|day| day.kept.contains(&number));
+            dimension.limit.is_none() || known.values.find(text).is_some_and(kept)
+        };
+        let counts = known.counts.entry(day).or_default();
+        for value in values.iter().filter(|value| value.events > 0) {
+            let full = counts.len() >= VALUES_COUNTED_MAX && !counts.contains_key(&value.text);
+            let text = if full || !shown(&value.text) { crate::store::OTHER.into() } else { value.text.clone() };
+            *counts.entry(text).or_default() += value.events;
+        }
+        let newest = known.counts.keys().next_back().copied().unwrap_or(0);
+        known.counts.retain(|&day, _| day + COUNTED_DAYS > newest);
+    }
+}
+
+/// Which hours before `complete_from` the delta touches, by metric.
+pub fn hours_before_complete(state: &State, delta: &Delta) -> Vec<(Fingerprint, Minute)> {
+    let mut hours = Vec::new();
+    for partial in &delta.partials {
+        for changed in &partial.metrics {
+            let metric = &partial.plan.metrics[changed.metric];
+            let minutes = &partial.groups[metric.group].minutes;
+            let touched = changed.rows.iter().map(|&row| minutes[row as usize]);
+            let old = touched.filter(|&minute| minute < state.complete_from);
+            hours.extend(old.map(|minute| (metric.fingerprint, minute.hour())));
+        }
+    }
+    hours.sort_unstable();
+    hours.dedup();
+    hours
+}

@@ -1,0 +1,151 @@
+//! The hot store of one machine: everything in memory, behind one lock with short sections.
+//!
+//! Panes are shared with readers and the checkpoint and copied only where one is changed while somebody still reads it.
+//! Knows nothing of disks; `embedded` saves and loads it.
+
+mod apply;
+mod read;
+mod state;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::answer::Answer;
+use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
+use crate::engine::delta::Delta;
+use crate::engine::plan::Fingerprint;
+use crate::time::Minute;
+use state::State;
+
+#[derive(Default)]
+pub struct MemoryStore {
+    state: RwLock<State>,
+    /// Held over a whole apply, close or evict: one at a time, readers in between.
+    writer: Mutex<()>,
+}
+
+/// How full what is limited is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    pub metrics: Vec<MetricLimit>,
+    pub dimensions: Vec<DimensionLimit>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricLimit {
+    pub fingerprint: Fingerprint,
+    /// UTC, counted from the epoch.
+    pub day: u32,
+    pub kept: u32,
+    pub limit: u32,
+    /// Cells of a tick that were put under `__other__`.
+    pub over: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DimensionLimit {
+    pub dimension: Arc<str>,
+    pub day: u32,
+    pub kept: u32,
+    pub limit: u32,
+    pub over: u64,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Minutes before this one are closed: no source lags behind, the grace is over. Never goes back.
+    pub fn close_up_to(&self, minute: Minute) {
+        let _writer = self.writer();
+        let mut state = self.write();
+        state.closed = state.closed.max(minute);
+    }
+
+    pub fn limits(&self) -> Limits {
+        let state = self.read_state();
+        let mut limits = Limits::default();
+        for (&fingerprint, metric) in &state.metrics {
+            for (&day, kept) in &metric.days {
+                let (kept, over) = (kept.kept, kept.over);
+                limits.metrics.push(MetricLimit { fingerprint, day, kept, limit: metric.limit, over });
+            }
+        }
+        for (name, dimension) in &state.dimensions {
+            for (&day, values) in &dimension.days {
+                let (kept, limit, over) = (values.kept.len() as u32, values.limit, values.over);
+                limits.dimensions.push(DimensionLimit { dimension: name.clone(), day, kept, limit, over });
+            }
+        }
+        limits
+    }
+
+    /// Rough heap bytes.
+    pub fn bytes(&self) -> usize {
+        let state = self.read_state();
+        let days = state.metrics.values().flat_map(|metric| metric.days.values()).map(|day| day.bytes());
+        let values = state.dimensions.values().map(|dimension| dimension.values.bytes());
+        state.pane_bytes + days.chain(values).sum::<usize>()
+    }
+
+    fn writer(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A panic while writing is a broken invariant: what it left is not to be read on.
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().expect("no panic while the state was changed")
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().expect("no panic while the state was changed")
+    }
+}
+
+impl HotStore for MemoryStore {
+    fn positions(&self) -> Result<Vec<Position>, StoreError> {
+        let positions = &self.read_state().positions;
+        let position = |(&(group, source), &(next, arrival))| Position { group, source, next, arrival };
+        Ok(positions.iter().map(position).collect())
+    }
+
+    fn apply(&self, delta: Delta) -> Result<Seq, StoreError> {
+        let _writer = self.writer();
+        let mut state = self.write();
+        apply::check(&state, &delta)?;
+        Ok(apply::apply(&mut state, delta))
+    }
+
+    fn seq(&self) -> Seq {
+        self.read_state().seq
+    }
+
+    fn changed_since(&self, fingerprints: &[Fingerprint], since: Seq) -> Result<Option<Vec<Minute>>, StoreError> {
+        Ok(read::changed_since(&self.read_state(), fingerprints, since))
+    }
+}
+
+impl StateReader for MemoryStore {
+    fn read(&self, request: &ReadRequest) -> Result<ReadAnswer, StoreError> {
+        let mut answer = Answer::new(request);
+        let hot = read::HotRead::take(&self.read_state(), request, &mut answer)?;
+        hot.add_to(&mut answer);
+        Ok(answer.finish(hot.seq))
+    }
+
+    fn seq(&self) -> Seq {
+        HotStore::seq(self)
+    }
+
+    fn changed_since(&self, fingerprints: &[Fingerprint], since: Seq) -> Result<Option<Vec<Minute>>, StoreError> {
+        HotStore::changed_since(self, fingerprints, since)
+    }
+
+    fn dimension_values(&self, dimension: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        Ok(read::dimension_values(&self.read_state(), dimension, limit))
+    }
+
+    fn provisional_from(&self) -> Minute {
+        self.read_state().closed
+    }
+}
