@@ -1,4 +1,77 @@
-//! `metrics.toml` to `Definitions`: as typed, valid, compiled. Knows no HTTP and no stores.
+//! `metrics.toml` to `Definitions`: as typed (`file`), valid (`spec`, `expression`, `metrics`, `enrichment`, `rules`),
+//! compiled (`compile`). Knows no HTTP, no stores and no WebAssembly: plugins come through a trait.
 
 pub mod definitions;
 pub mod diagnostic;
+
+mod read;
+
+mod file;
+mod literal;
+mod spec;
+
+mod expression;
+
+mod enrichment;
+mod metrics;
+mod rules;
+
+mod canonical;
+mod compile;
+
+mod difference;
+
+pub use difference::difference;
+pub use file::schema;
+
+use std::collections::HashMap;
+
+use definitions::Definitions;
+use diagnostic::{Diagnostic, Problems};
+
+use crate::engine::extension::Plugins;
+
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// All of the file or none of it; all errors at once, in the order of the text.
+pub fn load(file_name: &str, text: &str, plugins: &dyn Plugins) -> Result<Definitions, Vec<Diagnostic>> {
+    let mut problems = Problems::default();
+    match definitions(text, plugins, &mut problems) {
+        Some(definitions) if problems.is_empty() => Ok(definitions),
+        _ => Err(problems.into_diagnostics(file_name, text)),
+    }
+}
+
+fn definitions(text: &str, plugins: &dyn Plugins, problems: &mut Problems) -> Option<Definitions> {
+    if text.len() > FILE_BYTES_MAX {
+        problems
+            .add(&(0..0), format!("the file is {} bytes long", text.len()))
+            .expected(format!("at most {FILE_BYTES_MAX}"));
+        return None;
+    }
+    let file = file::read(text, problems)?;
+    let spec = spec::check(&file, problems);
+    let mut fields = expression::Fields::default();
+    let shapes = metrics::shapes(text, &spec, &aliases(&file, &spec), &mut fields, problems);
+    let enrichments = enrichment::load(&file, plugins, problems);
+    let rules = rules::load(&file, &spec, &shapes, plugins, problems);
+    if !problems.is_empty() {
+        return None;
+    }
+    let shapes = shapes.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(compile::compile(compile::Parts { text, spec, shapes, fields, enrichments, rules }))
+}
+
+/// Dimensions that read a field of another name. We cannot know which fields events have, so such a name means the
+/// dimension's field, unless an enrichment gives a field of that name.
+fn aliases(file: &file::File, spec: &spec::Spec) -> HashMap<String, Vec<String>> {
+    let outputs = enrichment::outputs(file);
+    let own = |name: &str| outputs.iter().any(|path| path.0 == [name]);
+    let renamed = spec.dimensions.iter().filter(|d| d.path.0 != [d.name.as_str()] && !own(&d.name));
+    renamed.map(|d| (d.name.clone(), d.path.0.clone())).collect()
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

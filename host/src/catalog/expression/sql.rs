@@ -1,0 +1,242 @@
+//! SQL text to a SQL library's tree, with errors placed in the file. Knows syntax only.
+
+use sqlparser::ast::{AccessExpr, BinaryOperator, Expr, Function, FunctionArguments, ObjectNamePart, Spanned};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use super::EXPRESSION_DEPTH_MAX;
+use crate::catalog::diagnostic::{Problems, Span};
+use crate::catalog::literal::Literal;
+
+pub struct Select {
+    pub value: Expr,
+    pub condition: Option<Expr>,
+}
+
+pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
+    if literal.text.trim().is_empty() {
+        problems.add(&literal.span(), "the expression is empty").expected("an aggregate, as `count()`");
+        return None;
+    }
+    let tokens = match Tokenizer::new(&GenericDialect {}, literal.text).tokenize_with_location() {
+        Ok(tokens) => tokens,
+        Err(error) => {
+            let at = literal.index_of(error.location.line, error.location.column);
+            let problem = problems.add(&literal.locate(at, at + 1), lower_first(&error.message));
+            if error.message.contains("nterminated") {
+                problem.expected("a closing quote");
+            }
+            return None;
+        }
+    };
+    let mut parser =
+        Parser::new(&GenericDialect {}).with_recursion_limit(EXPRESSION_DEPTH_MAX).with_tokens_with_locations(tokens);
+    let select = select(&mut parser);
+    let next = parser.peek_token();
+    match select {
+        Err(error) => syntax_error(&error, literal, problems),
+        Ok(_) if next.token != Token::EOF => leftover(&next.token, &token_span(next.span, literal), problems),
+        Ok(select) if depth(&select.value).max(select.condition.as_ref().map_or(0, depth)) > EXPRESSION_DEPTH_MAX => {
+            too_deep(literal, problems)
+        }
+        Ok(select) => return Some(select),
+    }
+    None
+}
+
+fn select(parser: &mut Parser<'_>) -> Result<Select, ParserError> {
+    let value = parser.parse_expr()?;
+    let condition = if parser.parse_keyword(Keyword::WHERE) { Some(parser.parse_expr()?) } else { None };
+    Ok(Select { value, condition })
+}
+
+fn too_deep(literal: &Literal<'_>, problems: &mut Problems) {
+    problems
+        .add(&literal.span(), "the expression is nested too deep")
+        .expected(format!("at most {EXPRESSION_DEPTH_MAX} levels"));
+}
+
+/// The library's message is its only account of the place: `Expected: a, found: b at Line: 1, Column: 2`.
+fn syntax_error(error: &ParserError, literal: &Literal<'_>, problems: &mut Problems) {
+    let text = match error {
+        ParserError::RecursionLimitExceeded => return too_deep(literal, problems),
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
+    };
+    let (message, place) = match text.rsplit_once(" at Line: ") {
+        Some((message, place)) => (message, place.split_once(", Column: ")),
+        None => (text, None),
+    };
+    let place = place.and_then(|(line, column)| Some((line.parse().ok()?, column.trim().parse().ok()?)));
+    let length = literal.text.chars().count();
+    let at = place.map_or(length, |(line, column)| literal.index_of(line, column));
+    let found = message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: "));
+    let Some((expected, found)) = found else {
+        problems.add(&literal.locate(at, at + 1), lower_first(message));
+        return;
+    };
+    if found == "EOF" {
+        problems.add(&literal.locate(length, length), "the expression ends too early").expected(expected);
+        return;
+    }
+    let span = literal.locate(at, at + found.chars().count());
+    let problem = problems.add(&span, format!("unexpected `{found}`")).expected(expected);
+    let word = found.to_lowercase();
+    if matches!(word.as_str(), "select" | "from" | "where") {
+        problem.help("only the value and its condition are written: `count() where type = 'error'`");
+    } else if word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && word.bytes().any(|b| b.is_ascii_alphabetic())
+    {
+        problem.help(format!("a field whose name is a word of SQL stands in double quotes: `\"{found}\"`"));
+    }
+}
+
+fn leftover(token: &Token, span: &Span, problems: &mut Problems) {
+    let text = token.to_string();
+    let problem = problems
+        .add(span, format!("unexpected `{text}` after the expression"))
+        .expected("`where`, an operator or the end");
+    match text.to_lowercase().as_str() {
+        "group" => problem.help("the dimensions of a metric are its `by`"),
+        "from" => problem.help("there is only one stream of events: leave `from` out"),
+        "having" | "order" | "limit" => problem.help("an expression is a value and a `where`, nothing else"),
+        "as" => problem.help("the key is the metric's name"),
+        ";" => problem.help("leave it out"),
+        "filter" => problem.help("use `where` behind the expression"),
+        _ => problem,
+    };
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+fn token_span(span: sqlparser::tokenizer::Span, literal: &Literal<'_>) -> Span {
+    if span.start.line == 0 {
+        return literal.span();
+    }
+    let start = literal.index_of(span.start.line, span.start.column);
+    literal.locate(start, literal.index_of(span.end.line, span.end.column))
+}
+
+/// Where a part of the tree stands in the file; the whole expression where the library does not know.
+pub fn span_of(expr: &Expr, literal: &Literal<'_>) -> Span {
+    let mut expr = expr;
+    // The library walks a chain of operators by recursion; ours may be thousands long.
+    while let Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, .. } = expr {
+        expr = left;
+    }
+    token_span(expr.span(), literal)
+}
+
+/// Nesting of the tree, a chain of `and` or of `or` counted as one level.
+fn depth(expr: &Expr) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(expr, 1)];
+    while let Some((expr, level)) = open.pop() {
+        deepest = deepest.max(level);
+        if level > EXPRESSION_DEPTH_MAX {
+            return level;
+        }
+        match expr {
+            Expr::BinaryOp { left, op, right } => {
+                let chain = matches!(op, BinaryOperator::And | BinaryOperator::Or)
+                    && matches!(&**left, Expr::BinaryOp { op: inner, .. } if inner == op);
+                open.push((left, if chain { level } else { level + 1 }));
+                open.push((right, level + 1));
+            }
+            Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => open.push((inner, level + 1)),
+            // Everything else nests by recursion of the parser, which has its own limit.
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The segments of a name: `a`, `a.b`, `"a b".c`. Some words of SQL are functions to the library and names to us.
+pub fn name_of(expr: &Expr) -> Option<Vec<String>> {
+    match expr {
+        Expr::Identifier(ident) => Some(vec![ident.value.clone()]),
+        Expr::CompoundIdentifier(idents) => Some(idents.iter().map(|ident| ident.value.clone()).collect()),
+        Expr::Function(Function { name, args: FunctionArguments::None, .. }) => match &name.0[..] {
+            [ObjectNamePart::Identifier(ident)] if !is_clock(&ident.value) => Some(vec![ident.value.clone()]),
+            _ => None,
+        },
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let mut path = name_of(root)?;
+            for access in access_chain {
+                match access {
+                    AccessExpr::Dot(inner) => path.extend(name_of(inner)?),
+                    AccessExpr::Subscript(_) => return None,
+                }
+            }
+            Some(path)
+        }
+        _ => None,
+    }
+}
+
+fn is_clock(word: &str) -> bool {
+    let word = word.to_lowercase();
+    word.starts_with("current_") || word.starts_with("local")
+}
+
+/// Is the name one in double quotes, which in SQL are for names and elsewhere for text?
+pub fn is_double_quoted(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(ident) if ident.quote_style == Some('"'))
+}
+
+/// What a person calls a construct that is not supported, and what to do instead.
+pub fn construct(expr: &Expr) -> (String, Option<&'static str>) {
+    let fixed = |name: &str| (format!("`{name}` is not supported in expressions"), None);
+    let hint = |name: &str, help| (format!("`{name}` is not supported in expressions"), Some(help));
+    match expr {
+        Expr::Case { .. } => hint("CASE", "a metric for each case, each with its own `where`"),
+        Expr::Cast { .. } | Expr::Convert { .. } => hint("CAST", "a number in a string is a string"),
+        Expr::Extract { .. } => fixed("EXTRACT"),
+        Expr::Ceil { .. } => fixed("CEIL"),
+        Expr::Floor { .. } => fixed("FLOOR"),
+        Expr::Position { .. } => fixed("POSITION"),
+        Expr::Substring { .. } => fixed("SUBSTRING"),
+        Expr::Trim { .. } => fixed("TRIM"),
+        Expr::Overlay { .. } => fixed("OVERLAY"),
+        Expr::Collate { .. } => fixed("COLLATE"),
+        Expr::AtTimeZone { .. } => fixed("AT TIME ZONE"),
+        Expr::Interval(_) => fixed("INTERVAL"),
+        Expr::Exists { .. } | Expr::Subquery(_) => ("a subquery is not supported in expressions".into(), None),
+        Expr::IsTrue(_) | Expr::IsNotTrue(_) => hint("IS TRUE", "use `= true`"),
+        Expr::IsFalse(_) | Expr::IsNotFalse(_) => hint("IS FALSE", "use `= false`"),
+        Expr::IsUnknown(_) | Expr::IsNotUnknown(_) => fixed("IS UNKNOWN"),
+        Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => fixed("IS DISTINCT FROM"),
+        Expr::SimilarTo { .. } => hint("SIMILAR TO", "use `like`"),
+        Expr::RLike { .. } => hint("RLIKE", "use `like`"),
+        Expr::AnyOp { .. } => hint("ANY", "use `in (…)`"),
+        Expr::AllOp { .. } => fixed("ALL"),
+        Expr::Tuple(_) => ("a tuple is not supported in expressions".into(), None),
+        Expr::Array(_) => ("an array is not supported in expressions".into(), None),
+        Expr::TypedString(_) => ("a typed literal is not supported in expressions".into(), None),
+        Expr::CompoundFieldAccess { .. } | Expr::JsonAccess { .. } => {
+            ("`[…]` is not supported in expressions".into(), Some("paths are dotted: `props.amount`"))
+        }
+        Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => ("`*` stands only in `count(*)`".into(), None),
+        Expr::Function(function) => {
+            let name = function.name.to_string();
+            (format!("`{name}` is not supported in expressions"), None)
+        }
+        Expr::Lambda(_) => ("a lambda is not supported in expressions".into(), None),
+        _ => ("this is not supported in expressions".into(), None),
+    }
+}
+
+/// An operator that the grammar has and the engine has not.
+pub fn operator_help(op: &BinaryOperator) -> Option<&'static str> {
+    match op {
+        BinaryOperator::PGOverlap => Some("use `and`"),
+        BinaryOperator::StringConcat => Some("use `or` for conditions; texts cannot be joined"),
+        BinaryOperator::Arrow | BinaryOperator::LongArrow => Some("paths are dotted: `props.amount`"),
+        BinaryOperator::PGRegexMatch | BinaryOperator::PGRegexIMatch | BinaryOperator::Regexp => Some("use `like`"),
+        _ => None,
+    }
+}

@@ -1,0 +1,222 @@
+//! Anomaly rules: `[anomalies]` checked against the metrics they judge, detectors loaded.
+
+use std::collections::HashMap;
+
+use super::definitions::{AnomalyRule, RuleKind};
+use super::diagnostic::{Problems, Span};
+use super::enrichment::{check_plugin, plugin_problem};
+use super::file::{AnomalyTable, File};
+use super::metrics::Shape;
+use super::read::{At, Entry, Given, check_name};
+use super::spec::{Spec, bounded, by, find_metric, named};
+use crate::engine::extension::{Fault, Plugins};
+use crate::time::{DAY_MS, HOUR_MS};
+
+const BUILT_IN: [&str; 2] = ["zscore", "threshold"];
+const THRESHOLD_DEFAULT: f64 = 2.0;
+pub const RULES_MAX: usize = 1_000;
+
+/// A rule and the digest of its plugin.
+pub struct Loaded {
+    pub rule: AnomalyRule,
+    pub digest: Option<String>,
+}
+
+pub fn load(
+    file: &File,
+    spec: &Spec,
+    shapes: &[Option<Shape>],
+    plugins: &dyn Plugins,
+    problems: &mut Problems,
+) -> Vec<Loaded> {
+    let entries = named(&file.anomalies);
+    if let Some(entry) = entries.get(RULES_MAX) {
+        problems
+            .add(&entry.name.span, format!("{} anomaly rules", entries.len()))
+            .expected(format!("at most {RULES_MAX}"));
+    }
+    entries.iter().take(RULES_MAX).filter_map(|entry| rule(entry, spec, shapes, plugins, problems)).collect()
+}
+
+fn rule(
+    entry: &Entry<AnomalyTable>,
+    spec: &Spec,
+    shapes: &[Option<Shape>],
+    plugins: &dyn Plugins,
+    problems: &mut Problems,
+) -> Option<Loaded> {
+    let name = &entry.name;
+    let table = &entry.value.get()?.value;
+    check_name("an anomaly rule", name, problems);
+    let metric = match &table.metric {
+        Given::Value(metric) => find_metric(metric, &spec.metric_ids, problems),
+        Given::Broken => None,
+        Given::Absent => find_metric_of_rule(name, spec, problems),
+    };
+    let by = judged_by(table, metric, spec, shapes, problems);
+    let kind = kind(name, table, plugins, problems);
+    let (kind, digest) = kind?;
+    Some(Loaded { rule: AnomalyRule { name: name.value.clone(), metric: metric?, by: by?, kind }, digest })
+}
+
+fn find_metric_of_rule(name: &At<String>, spec: &Spec, problems: &mut Problems) -> Option<usize> {
+    let id = spec.metric_ids.get(&name.value).copied();
+    if id.is_none() {
+        let near = super::diagnostic::nearest(&name.value, spec.metric_ids.keys().map(String::as_str));
+        problems
+            .add(&name.span, format!("there is no metric `{}`", name.value))
+            .expected("the name of a metric, or `metric = \"…\"` in the table")
+            .suggest(&name.value, near);
+    }
+    id
+}
+
+fn judged_by(
+    table: &AnomalyTable,
+    metric: Option<usize>,
+    spec: &Spec,
+    shapes: &[Option<Shape>],
+    problems: &mut Problems,
+) -> Option<Vec<String>> {
+    if table.by.is_absent() {
+        return Some(Vec::new());
+    }
+    let ids: HashMap<_, _> = spec.dimensions.iter().enumerate().map(|(id, d)| (d.name.as_str(), id)).collect();
+    let by = by(&table.by, &ids, problems)?;
+    let metric = metric?;
+    let shape = shapes[metric].as_ref()?;
+    let name = |id: usize| spec.dimensions[id].name.as_str();
+    for at in by.iter().filter(|at| !shape.dimensions.contains(&at.value)) {
+        problems
+            .add(
+                &at.span,
+                format!("the metric `{}` has no dimension `{}`", spec.metrics[metric].name.value, name(at.value)),
+            )
+            .expected(super::diagnostic::one_of(shape.dimensions.iter().map(|id| name(*id))));
+    }
+    Some(by.iter().map(|at| name(at.value).to_owned()).collect())
+}
+
+/// What the rule is, and the digest of its plugin if it is one.
+fn kind(
+    name: &At<String>,
+    table: &AnomalyTable,
+    plugins: &dyn Plugins,
+    problems: &mut Problems,
+) -> Option<(RuleKind, Option<String>)> {
+    match (&table.rule, &table.plugin) {
+        (Given::Broken, _) | (_, Given::Broken) => None,
+        (Given::Value(rule), Given::Value(_)) => {
+            problems.add(&rule.span, "both a `rule` and a `plugin`").expected("one of the two");
+            None
+        }
+        (Given::Absent, Given::Absent) => {
+            problems
+                .add(&name.span, format!("`anomalies.{}` has no rule", name.value))
+                .expected("`rule = \"zscore\"`, `rule = \"threshold\"` or `plugin = \"…\"`");
+            None
+        }
+        (Given::Value(rule), Given::Absent) => built_in(rule, table, problems).map(|kind| (kind, None)),
+        (Given::Absent, Given::Value(plugin)) => detector(name, plugin, table, plugins, problems),
+    }
+}
+
+fn refuse(what: &str, keys: &[(&str, Option<Span>)], problems: &mut Problems) {
+    for (key, span) in keys {
+        if let Some(span) = span {
+            problems.add(span, format!("{what} has no `{key}`"));
+        }
+    }
+}
+
+fn span<T>(given: &Given<T>) -> Option<Span> {
+    given.get().map(|at| at.span.clone())
+}
+
+fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) -> Option<RuleKind> {
+    let zscore = [("threshold", span(&table.threshold)), ("baseline", span(&table.baseline))];
+    let threshold = [("above", span(&table.above)), ("below", span(&table.below))];
+    let what = format!("the rule `{}`", rule.value);
+    match rule.value.as_str() {
+        "zscore" => {
+            refuse(&what, &threshold, problems);
+            refuse(&what, &[("config", span(&table.config))], problems);
+            let beyond = table.threshold.value_or(THRESHOLD_DEFAULT);
+            if let (Some(at), false) = (table.threshold.get(), beyond > 0.0) {
+                problems
+                    .add(&at.span, "`threshold` is out of bounds")
+                    .expected("a number of standard deviations above 0");
+            }
+            let baseline_ms = bounded("baseline", &table.baseline, (HOUR_MS, 7 * DAY_MS), DAY_MS, problems);
+            Some(RuleKind::Zscore { threshold: beyond, baseline_ms })
+        }
+        "threshold" => {
+            refuse(&what, &zscore, problems);
+            refuse(&what, &[("config", span(&table.config))], problems);
+            let (above, below) = (table.above.value(), table.below.value());
+            if table.above.is_absent() && table.below.is_absent() {
+                problems.add(&rule.span, "a `threshold` without a bound").expected("`above = …`, `below = …` or both");
+            }
+            if let (Some(above), Some(below), Some(at)) = (above, below, table.below.get())
+                && below > above
+            {
+                problems
+                    .add(&at.span, "`below` is greater than `above`: every value would be an anomaly")
+                    .expected(format!("at most {above}"));
+            }
+            Some(RuleKind::Threshold { above, below })
+        }
+        "absent" => {
+            problems.add(&rule.span, "the rule `absent` is not supported yet").help("it comes in a later version");
+            None
+        }
+        other => {
+            problems
+                .add(&rule.span, format!("there is no rule `{other}`"))
+                .expected(super::diagnostic::one_of(BUILT_IN))
+                .suggest(other, BUILT_IN);
+            None
+        }
+    }
+}
+
+fn detector(
+    name: &At<String>,
+    plugin: &At<String>,
+    table: &AnomalyTable,
+    plugins: &dyn Plugins,
+    problems: &mut Problems,
+) -> Option<(RuleKind, Option<String>)> {
+    let keys = [
+        ("threshold", span(&table.threshold)),
+        ("baseline", span(&table.baseline)),
+        ("above", span(&table.above)),
+        ("below", span(&table.below)),
+    ];
+    for (key, span) in &keys {
+        if let Some(span) = span {
+            problems
+                .add(span, format!("a rule of a plugin has no `{key}`"))
+                .help(format!("settings of the plugin go into `config = {{ {key} = … }}`"));
+        }
+    }
+    if !check_plugin(&plugin.value, &plugin.span, problems) || matches!(table.config, Given::Broken) {
+        return None;
+    }
+    let config = table.config.get().map_or("{}", |at| &at.value.0);
+    match plugins.detector(&plugin.value, config) {
+        Ok(loaded) => {
+            let kind = RuleKind::Plugin { plugin: plugin.value.clone(), detector: loaded.detector };
+            Some((kind, Some(loaded.digest)))
+        }
+        Err(error) => {
+            let config = table.config.get().map(|at| &at.span);
+            let span = match error.fault {
+                Fault::Config => config.unwrap_or(&name.span),
+                Fault::Plugin | Fault::Input | Fault::Output | Fault::Files => &plugin.span,
+            };
+            plugin_problem(span, error, problems);
+            None
+        }
+    }
+}
