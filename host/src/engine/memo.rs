@@ -50,6 +50,11 @@ impl Memo {
         Self { slots, answers: RwLock::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
+    pub fn count(&self, hits: u64, misses: u64) {
+        self.hits.fetch_add(hits, Relaxed);
+        self.misses.fetch_add(misses, Relaxed);
+    }
+
     /// The number of the answer to the input with this hash.
     #[inline]
     pub fn get(&self, hash: u64) -> Option<u32> {

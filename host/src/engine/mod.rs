@@ -3,9 +3,25 @@
 //! Knows nothing of async, HTTP, files, JSON libraries, wasmtime, locks or the clock: time and plugins are arguments.
 
 pub mod arith;
-pub mod decode;
-pub mod delta;
 pub mod extension;
 pub mod memo;
 pub mod plan;
+
+pub mod decode;
+pub mod timestamp;
+
+pub mod dedupe;
+pub mod judge;
+
+pub mod column;
+pub mod dictionary;
+pub mod enrich;
+
+pub mod filter;
+
+pub mod accumulator;
+pub mod group;
 pub mod sketch;
+
+pub mod delta;
+pub mod shard;

@@ -6,7 +6,7 @@ use super::Malformed;
 
 /// What stands at a path.
 #[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     Missing = 0,
     Null = 1,

@@ -20,6 +20,10 @@ impl Gather {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.dense.is_none()
+    }
+
     pub fn finish(self) -> Sketch {
         match self.dense {
             Some(registers) => Sketch::Dense(registers),

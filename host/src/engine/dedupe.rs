@@ -1,0 +1,257 @@
+//! Ids seen before: one table for all shards, atomic slots, no locks. Does not know what an id is, only its hash and when it arrived.
+//!
+//! Two generations, each of at most one `dedupe` span: the older is dropped when the younger is that old. Nothing is ever removed
+//! from a generation, so that two shards with the same id walk to the same empty slot and one of them takes it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::time::Millis;
+
+const SLOTS_MIN: usize = 1 << 17;
+/// Steps to an empty slot before an id counts as forgotten.
+const PROBES_MAX: usize = 4_096;
+/// 1 GB at 16 bytes a slot. Beyond it ids are not remembered, and counted.
+const SLOTS_MAX: usize = 1 << 26;
+/// Up to this size a table that fills up is made anew; a larger one gets another beside it, so that no tick waits long.
+const REHASH_MAX: usize = 1 << 20;
+
+struct Table {
+    /// Pairs: hash (0: empty) and arrival + 1 (0: being written).
+    words: Box<[AtomicU64]>,
+    used: AtomicU64,
+}
+
+struct Generation {
+    /// Newest last; only the last takes ids.
+    tables: Vec<Table>,
+    /// Arrival of the first id.
+    since: Millis,
+}
+
+pub struct Dedupe {
+    span_ms: Millis,
+    current: Generation,
+    previous: Option<Generation>,
+    /// Ids that found no place.
+    pub forgotten: AtomicU64,
+}
+
+impl Table {
+    fn new(slots: usize) -> Self {
+        Self { words: bytemuck::zeroed_slice_box(slots * 2), used: AtomicU64::new(0) }
+    }
+
+    fn slots(&self) -> usize {
+        self.words.len() / 2
+    }
+
+    fn fill(&self) -> f64 {
+        self.used.load(Relaxed) as f64 / self.slots() as f64
+    }
+
+    /// When the id arrived first.
+    #[inline]
+    fn find(&self, hash: u64) -> Option<Millis> {
+        let mask = self.slots() - 1;
+        let mut at = hash as usize & mask;
+        for _ in 0..PROBES_MAX {
+            match self.words[at * 2].load(Relaxed) {
+                0 => return None,
+                found if found == hash => return Some(self.words[at * 2 + 1].load(Relaxed) as Millis - 1),
+                _ => at = (at + 1) & mask,
+            }
+        }
+        None
+    }
+
+    /// `Some(true)`: this call put it there, or renewed what was older than the span; `None`: no place near.
+    #[inline]
+    fn insert(&self, hash: u64, arrival: Millis, span_ms: Millis, used: &mut u64) -> Option<bool> {
+        let mask = self.slots() - 1;
+        let mut at = hash as usize & mask;
+        for _ in 0..PROBES_MAX {
+            let (key, time) = (&self.words[at * 2], &self.words[at * 2 + 1]);
+            let found = match key.load(Relaxed) {
+                0 => match key.compare_exchange(0, hash, Relaxed, Relaxed) {
+                    Ok(_) => {
+                        *used += 1;
+                        hash
+                    }
+                    Err(taken) => taken,
+                },
+                found => found,
+            };
+            if found != hash {
+                at = (at + 1) & mask;
+                continue;
+            }
+            let before = time.load(Relaxed);
+            if before != 0 && arrival - (before as Millis - 1) < span_ms {
+                return Some(false);
+            }
+            // Of two that race for the same id one wins; the other sees a fresh arrival and is the duplicate.
+            return Some(time.compare_exchange(before, arrival as u64 + 1, Relaxed, Relaxed).is_ok());
+        }
+        None
+    }
+}
+
+impl Dedupe {
+    pub fn new(span_ms: Millis) -> Self {
+        Self::with_expected(span_ms, 0)
+    }
+
+    /// `expected`: ids within a span, if known.
+    pub fn with_expected(span_ms: Millis, expected: usize) -> Self {
+        let slots = (expected * 2).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
+        let current = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
+        Self { span_ms, current, previous: None, forgotten: AtomicU64::new(0) }
+    }
+
+    pub fn span_ms(&self) -> Millis {
+        self.span_ms
+    }
+
+    /// Calls `duplicate` with the index of each id that was seen within the span; all others are remembered from now on.
+    pub fn check(&self, hashes: &[u64], arrivals: &[Millis], mut duplicate: impl FnMut(usize)) {
+        let (newest, older) = self.current.tables.split_last().expect("a generation has a table");
+        let older: Vec<&Table> = older.iter().chain(self.previous.iter().flat_map(|it| &it.tables)).collect();
+        let full = newest.fill() > 0.75;
+        // The loads of one batch overlap instead of each waiting for memory.
+        let touched = hashes
+            .iter()
+            .fold(0, |sum, hash| sum ^ newest.words[(*hash as usize & (newest.slots() - 1)) * 2].load(Relaxed));
+        std::hint::black_box(touched);
+        let (mut used, mut forgotten) = (0, 0);
+        for (at, (hash, arrival)) in hashes.iter().zip(arrivals).enumerate() {
+            let hash = (*hash).max(1);
+            let fresh = |first: Millis| arrival - first >= self.span_ms;
+            let known = older.iter().any(|table| table.find(hash).is_some_and(|first| !fresh(first)));
+            let inserted = if known {
+                Some(false)
+            } else if full {
+                None
+            } else {
+                newest.insert(hash, *arrival, self.span_ms, &mut used)
+            };
+            match inserted {
+                Some(true) => {}
+                Some(false) => duplicate(at),
+                None => {
+                    forgotten += 1;
+                    if newest.find(hash).is_some_and(|first| !fresh(first)) {
+                        duplicate(at);
+                    }
+                }
+            }
+        }
+        newest.used.fetch_add(used, Relaxed);
+        self.forgotten.fetch_add(forgotten, Relaxed);
+    }
+
+    /// Between two ticks, when no shard is at work: makes room and drops what is older than the span.
+    pub fn maintain(&mut self, arrival: Millis) {
+        if self.current.since == Millis::MIN {
+            if self.current.tables[0].used.load(Relaxed) == 0 {
+                return;
+            }
+            self.current.since = arrival;
+        }
+        if arrival - self.current.since > self.span_ms {
+            let ids: u64 = self.current.tables.iter().map(|table| table.used.load(Relaxed)).sum();
+            let slots = (ids as usize * 3).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
+            let fresh = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
+            self.previous = Some(std::mem::replace(&mut self.current, fresh));
+            return;
+        }
+        let newest = self.current.tables.last().expect("a generation has a table");
+        let (slots, total) = (newest.slots(), self.current.tables.iter().map(Table::slots).sum::<usize>());
+        if newest.fill() > 0.4 && total < SLOTS_MAX {
+            let larger = Table::new(slots * 4);
+            if slots <= REHASH_MAX {
+                let old = self.current.tables.pop().expect("a generation has a table");
+                let mut used = 0;
+                for pair in old.words.chunks_exact(2) {
+                    let (hash, time) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
+                    if hash != 0 && time != 0 {
+                        larger.insert(hash, time as Millis - 1, self.span_ms, &mut used);
+                    }
+                }
+                larger.used.store(used, Relaxed);
+            }
+            self.current.tables.push(larger);
+        }
+    }
+
+    /// Bytes of all tables.
+    pub fn bytes(&self) -> usize {
+        let tables = self.current.tables.iter().chain(self.previous.iter().flat_map(|generation| &generation.tables));
+        tables.map(|table| table.slots() * 16).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xxhash_rust::xxh3::xxh3_64;
+
+    fn hash(n: u64) -> u64 {
+        xxh3_64(&n.to_le_bytes())
+    }
+
+    fn new_ones(dedupe: &Dedupe, hashes: &[u64], arrival: Millis) -> usize {
+        let mut duplicates = 0;
+        dedupe.check(hashes, &vec![arrival; hashes.len()], |_| duplicates += 1);
+        hashes.len() - duplicates
+    }
+
+    #[test]
+    fn remembered_for_the_span_and_no_longer() {
+        let dedupe = Dedupe::new(1_000);
+        let is_new = |arrival| new_ones(&dedupe, &[7], arrival) == 1;
+        assert!(is_new(5_000));
+        assert!(!is_new(5_999));
+        assert!(is_new(6_000), "the span is over");
+        assert!(!is_new(6_500), "counted again, remembered from then on");
+        assert!(!is_new(4_000), "an earlier arrival of an id that is known");
+        assert_eq!(new_ones(&dedupe, &[8, 9, 8, 8], 6_000), 2, "within one batch");
+    }
+
+    #[test]
+    fn none_is_lost_while_tables_grow_and_turn() {
+        let mut dedupe = Dedupe::new(10_000);
+        let hashes: Vec<u64> = (0..40 * 20_000).map(hash).collect();
+        for tick in 0..40usize {
+            let now = tick as Millis * 1_000;
+            assert_eq!(new_ones(&dedupe, &hashes[tick * 20_000..(tick + 1) * 20_000], now), 20_000, "tick {tick}");
+            assert_eq!(
+                new_ones(&dedupe, &hashes[tick.saturating_sub(9) * 20_000..(tick + 1) * 20_000], now),
+                0,
+                "tick {tick}"
+            );
+            dedupe.maintain(now);
+        }
+        assert_eq!(dedupe.forgotten.load(Relaxed), 0);
+        assert!(dedupe.bytes() <= 64 << 20, "{} bytes", dedupe.bytes());
+    }
+
+    #[test]
+    fn shards_that_race_agree_on_one() {
+        let dedupe = Dedupe::with_expected(1_000, 100_000);
+        let hashes: Vec<u64> = (0..50_000).map(hash).collect();
+        let counted: usize = std::thread::scope(|scope| {
+            let run = || hashes.chunks(100).map(|chunk| new_ones(&dedupe, chunk, 1)).sum::<usize>();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(counted, 50_000);
+    }
+
+    #[test]
+    fn a_full_table_forgets_and_says_so() {
+        let dedupe = Dedupe::new(1_000);
+        let hashes: Vec<u64> = (0..2 * SLOTS_MIN as u64).map(hash).collect();
+        hashes.chunks(1_000).for_each(|chunk| assert_eq!(new_ones(&dedupe, chunk, 1), chunk.len()));
+        assert!(dedupe.forgotten.load(Relaxed) > 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! Numbers for distinct (minute, dimension codes): one table for each distinct set of dimensions, shared by the metrics that have it.
+
+use super::delta::GroupPartial;
+use crate::time::Minute;
+
+pub struct GroupTable {
+    dimensions: usize,
+    /// `hash's high half << 32 | number + 1`; 0 is empty.
+    slots: Vec<u64>,
+    minutes: Vec<Minute>,
+    codes: Vec<u32>,
+    hashes: Vec<u64>,
+}
+
+/// Room that is used again for each chunk.
+#[derive(Default)]
+pub struct Scratch {
+    hashes: Vec<u64>,
+    /// The answer: a number a row, `u32::MAX` where it was not selected.
+    pub numbers: Vec<u32>,
+}
+
+impl GroupTable {
+    pub fn new(dimensions: usize) -> Self {
+        Self { dimensions, slots: vec![0; 1 << 10], minutes: Vec::new(), codes: Vec::new(), hashes: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.minutes.len()
+    }
+
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// Gives `numbers` for the selected rows (`None`: all): by minute and one column of codes a dimension.
+    pub fn number(&mut self, minutes: &[Minute], columns: &[&[u32]], selection: Option<&[u32]>, scratch: &mut Scratch) {
+        let Scratch { hashes, numbers } = scratch;
+        hashes.clear();
+        hashes.extend(minutes.iter().map(|minute| mix(0, minute.0)));
+        for column in columns {
+            hashes.iter_mut().zip(*column).for_each(|(hash, code)| *hash = mix(*hash, *code));
+        }
+        numbers.clear();
+        numbers.resize(minutes.len(), u32::MAX);
+        match selection {
+            None => (0..minutes.len())
+                .for_each(|row| numbers[row] = self.find_or_add(hashes[row], minutes[row], columns, row)),
+            Some(rows) => rows.iter().for_each(|row| {
+                let row = *row as usize;
+                numbers[row] = self.find_or_add(hashes[row], minutes[row], columns, row);
+            }),
+        }
+    }
+
+    #[inline]
+    fn find_or_add(&mut self, hash: u64, minute: Minute, columns: &[&[u32]], row: usize) -> u32 {
+        let mask = self.slots.len() - 1;
+        let mut at = (hash >> 20) as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            if slot == 0 {
+                return self.add(at, hash, minute, columns, row);
+            }
+            if slot >> 32 == hash >> 32 {
+                let number = (slot as u32 - 1) as usize;
+                let codes = &self.codes[number * self.dimensions..(number + 1) * self.dimensions];
+                if self.minutes[number] == minute
+                    && codes.iter().zip(columns).all(|(code, column)| *code == column[row])
+                {
+                    return number as u32;
+                }
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn add(&mut self, at: usize, hash: u64, minute: Minute, columns: &[&[u32]], row: usize) -> u32 {
+        let number = self.minutes.len() as u32;
+        self.minutes.push(minute);
+        self.codes.extend(columns.iter().map(|column| column[row]));
+        self.hashes.push(hash);
+        self.slots[at] = (hash >> 32 << 32) | u64::from(number + 1);
+        if self.minutes.len() * 2 > self.slots.len() {
+            self.grow();
+        }
+        number
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mask = self.slots.len() * 2 - 1;
+        self.slots = vec![0; mask + 1];
+        for (number, hash) in self.hashes.iter().enumerate() {
+            let mut at = (hash >> 20) as usize & mask;
+            while self.slots[at] != 0 {
+                at = (at + 1) & mask;
+            }
+            self.slots[at] = (hash >> 32 << 32) | (number as u64 + 1);
+        }
+    }
+
+    /// Hands over the groups and starts empty; the table keeps its size.
+    pub fn take(&mut self) -> GroupPartial {
+        self.slots.fill(0);
+        self.hashes.clear();
+        GroupPartial { minutes: std::mem::take(&mut self.minutes), codes: std::mem::take(&mut self.codes) }
+    }
+}
+
+#[inline]
+fn mix(hash: u64, word: u32) -> u64 {
+    let mixed = (hash.rotate_left(29) ^ u64::from(word).wrapping_add(0x9e37_79b9)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_keys_get_equal_numbers() {
+        let mut table = GroupTable::new(2);
+        let minutes: Vec<Minute> = (0..20_000u32).map(|n| Minute(n % 7)).collect();
+        let a: Vec<u32> = (0..20_000).map(|n| n % 61).collect();
+        let b: Vec<u32> = (0..20_000).map(|n| n % 11).collect();
+        let mut scratch = Scratch::default();
+        table.number(&minutes, &[&a, &b], None, &mut scratch);
+        assert_eq!(table.len(), 7 * 61 * 11);
+        for row in 0..20_000 {
+            let number = scratch.numbers[row] as usize;
+            assert_eq!(
+                (table.minutes[number], table.codes[number * 2], table.codes[number * 2 + 1]),
+                (minutes[row], a[row], b[row])
+            );
+        }
+        let taken = table.take();
+        assert_eq!((taken.minutes.len(), table.len()), (7 * 61 * 11, 0));
+    }
+}
