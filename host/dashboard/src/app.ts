@@ -61,7 +61,11 @@ export class App {
     document.body.append(this.#bar.el, layout, this.#drawer.el, this.#keys);
     this.#page.navigate = (change, push = true) => this.#navigate(change, push);
     this.#page.zoomOut = () => this.#zoomOut();
-    this.#page.showMetric = (name, only) => this.#charts.get(name)?.focus(only);
+    this.#page.showMetric = (name, only) => {
+      // Where the list lies over the charts it gives way to them.
+      if (!matchMedia(SIDE_BY_ITSELF).matches) this.#showSide(false);
+      this.#charts.get(name)?.focus(only);
+    };
     this.#showSide(localStorage.getItem(SIDE_ITEM) !== "closed" && matchMedia(SIDE_BY_ITSELF).matches, false);
     this.#theme();
   }
@@ -69,9 +73,6 @@ export class App {
   start(): void {
     addEventListener("popstate", () => this.#goTo({ ...parseView(location.search), theme: this.#page.view.theme }));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#theme());
-    document.body.addEventListener("click", (e) => {
-      if (e.target === document.body) document.body.classList.remove("sheet-open");
-    });
     listenToKeys(this.#page, {
       filters: () => this.#bar.openFilters(),
       anomalies: () => this.#showSide(!this.#sideOpen),
@@ -205,19 +206,19 @@ export class App {
     this.#side.changed();
   }
 
-  #navigate(change: Partial<View>, push: boolean): void {
+  #navigate(change: Partial<View>, push: boolean): Promise<void> {
     const view = { ...this.#page.view, ...change };
     if (change.theme) localStorage.setItem(THEME_ITEM, change.theme);
     const url = location.pathname + formatView(view);
     if (push) history.pushState({ zoomed: change.span != null }, "", url);
     else history.replaceState(history.state, "", url);
-    void this.#goTo(view);
+    return this.#goTo(view);
   }
 
   #zoomOut(): void {
     if (!this.#page.view.span) return;
     if ((history.state as { zoomed?: boolean } | null)?.zoomed) history.back();
-    else this.#navigate({ span: null }, true);
+    else void this.#navigate({ span: null }, true);
   }
 
   async #goTo(view: View): Promise<void> {

@@ -10,6 +10,8 @@ import { applicable, rangeMs, stepFor, windowAt, type View } from "./view";
 /** Of a dimension with more values only this many, the most frequent, are asked for when charts are split by it. */
 const SPLIT_VALUES_MAX = 40;
 
+const LAST_DAY = { stepMs: stepFor(rangeMs("24h")), live: { range: "24h", rangeMs: rangeMs("24h") } };
+
 export interface DimensionValue {
   value: string;
   count: number;
@@ -33,7 +35,7 @@ export class Page {
   readonly feeds: Feeds;
   readonly hover: Hover;
   /** Changes the view; the new one goes to the URL and, with `push`, becomes a step that Back undoes. */
-  navigate: (change: Partial<View>, push?: boolean) => void = () => {};
+  navigate: (change: Partial<View>, push?: boolean) => Promise<void> = async () => {};
   /** Back to what was looked at before the last zoom. */
   zoomOut: () => void = () => {};
   /** Brings a metric's chart into sight; with `only`, that one of its lines. */
@@ -89,16 +91,16 @@ export class Page {
     return this.#spec(metric, by, this.#narrowed(by, where));
   }
 
-  /** The series that a metric's anomaly rule judges, over the same time. */
+  /** The series that a metric's anomaly rule judges, over the last 24 hours whatever is looked at. */
   judgedSpec(metric: Metric): FeedSpec {
     const by = metric.anomalies?.by ?? [];
-    return this.#spec(metric, by, this.#narrowed(by, {}));
+    return { metric: metric.name, by, where: this.#narrowed(by, {}), ...LAST_DAY };
   }
 
   /** The last 24 hours at one minute, filtered: for cards. */
   cardSpec(metric: Metric): FeedSpec {
     const { where } = applicable(this.view, metric.dimensions);
-    return { metric: metric.name, by: [], where, stepMs: stepFor(rangeMs("24h")), live: { range: "24h", rangeMs: rangeMs("24h") } };
+    return { metric: metric.name, by: [], where, ...LAST_DAY };
   }
 
   /** How many values of the split are left out of the answers. */

@@ -4,7 +4,7 @@ import { compact, short, valueText } from "../format";
 import { soon } from "../frame";
 import type { Feed } from "../feeds";
 import type { Page } from "../page";
-import { duration, MINUTE, nearTime, now } from "../time";
+import { DAY, duration, MINUTE, nearTime, now } from "../time";
 import { h, icon, ICONS } from "./dom";
 
 const LISTED_MAX = 100;
@@ -26,13 +26,13 @@ export class Anomalies {
     this.el = h(
       "aside",
       { class: "side", "aria-label": "Anomalies" },
-      h("header", {}, h("h2", {}, "Anomalies"), h("button", { class: "button icon-button", "aria-label": "Close the anomalies", onclick: close }, icon(ICONS.close))),
+      h("header", {}, h("h2", {}, "Anomalies", h("span", { class: "unit" }, "last 24 h")), h("button", { class: "button icon-button", "aria-label": "Close the anomalies", onclick: close }, icon(ICONS.close))),
       this.#list,
       this.#watched,
     );
   }
 
-  /** Judged series of every metric with a rule, over the time that is looked at. */
+  /** Judged series of every metric with a rule. */
   async follow(): Promise<void> {
     const judged = this.#page.catalog.metrics.filter((m) => m.anomalies);
     for (const d of new Set(judged.flatMap((m) => m.anomalies!.by))) await this.#page.values(d).catch(() => []);
@@ -55,14 +55,13 @@ export class Anomalies {
   changed = (): void => soon(this.#collect);
 
   #collect = (): void => {
-    const { from, to } = this.#page.window();
     const found: Episode[] = [];
     for (const [name, { feed }] of this.#open) {
       const metric = this.#page.metric(name);
       if (!metric || !feed.book) continue;
       for (const line of feed.book.lines) found.push(...episodesOf(metric, line, feed.book.stepMs));
     }
-    this.episodes = newestFirst(found.filter((e) => e.to >= from && e.from <= to));
+    this.episodes = newestFirst(found.filter((e) => e.to >= now() - DAY));
     this.#told();
     this.#draw();
   };
@@ -70,7 +69,7 @@ export class Anomalies {
   #draw(): void {
     const t = now();
     const shown = this.episodes.slice(0, LISTED_MAX);
-    const going = shown.map((e) => !this.#page.view.span && ongoing(e, MINUTE, t));
+    const going = shown.map((e) => ongoing(e, MINUTE, t));
     const signature = JSON.stringify([shown.map((e, i) => [e.metric.name, e.labels, e.from, e.to, e.worst.t, e.worst.value, going[i]])]);
     if (signature !== this.#signature) {
       this.#signature = signature;
@@ -79,7 +78,7 @@ export class Anomalies {
     const rules = this.#page.catalog.metrics
       .filter((m) => m.anomalies)
       .map((m) => `${m.title} (${m.anomalies!.rule}${m.anomalies!.by.length ? ` by ${m.anomalies!.by.join(", ")}` : ""})`);
-    const none = this.episodes.length ? "" : "Nothing unusual in this time. ";
+    const none = this.episodes.length ? "" : "Nothing unusual in the last 24 h. ";
     const text = rules.length ? `${none}Watched: ${rules.join(", ")}.` : "No metric is watched: [anomalies] in metrics.toml says which and how.";
     if (this.#watched.textContent !== text) this.#watched.textContent = text;
   }
@@ -108,7 +107,6 @@ export class Anomalies {
     const around = Math.max(AROUND_MS_MIN, (e.to - e.from) * 1.5);
     const span = { from: e.from - around, to: Math.min(e.to + around, Math.floor(now() / MINUTE) * MINUTE) };
     const by = e.metric.anomalies?.by[0] ?? null;
-    this.#page.navigate(by ? { span, by } : { span });
-    this.#page.showMetric(e.metric.name, by ? e.labels[by] : undefined);
+    void this.#page.navigate(by ? { span, by } : { span }).then(() => this.#page.showMetric(e.metric.name, by ? e.labels[by] : undefined));
   }
 }

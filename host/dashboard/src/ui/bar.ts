@@ -29,8 +29,10 @@ export class Bar {
   #add = h("button", { class: "button quiet-button add-filter", "aria-haspopup": "dialog", "aria-keyshortcuts": "/", title: "Filter (/)" }, icon(ICONS.plus), "Filter");
   #split = h("select", { "aria-label": "Split by" });
   #anomalies = h("button", { class: "button quiet-button", title: "Anomalies (a)" });
-  #definitions = h("button", { class: "button quiet-button", title: "Definitions, plugins, rejected events (d)" });
+  #definitions = h("button", { class: "button quiet-button definitions", title: "Definitions, plugins, rejected events (d)" });
   #theme = h("button", { class: "button icon-button theme" });
+  #sheetDefinitions = h("button", { class: "button" }, "Definitions");
+  #sheetTheme = h("button", { class: "button" });
   #sheetButton = h("button", { class: "button icon-button sheet-button", "aria-label": "Time range, filters, split", "aria-expanded": "false" }, icon(ICONS.tune));
   #splitKey = "";
 
@@ -42,6 +44,7 @@ export class Bar {
       h("div", { class: "when-controls" }, this.#ranges, this.#chosen, this.#zone),
       h("div", { class: "filters", role: "group", "aria-label": "Filters" }, this.#chips, this.#add),
       h("label", { class: "split" }, h("span", {}, "Split by"), this.#split),
+      h("div", { class: "sheet-end" }, this.#sheetDefinitions, this.#sheetTheme),
     );
     this.el = h(
       "header",
@@ -57,10 +60,15 @@ export class Bar {
     this.#split.addEventListener("change", () => page.navigate({ by: this.#split.value || null }));
     this.#anomalies.addEventListener("click", actions.anomalies);
     this.#definitions.addEventListener("click", actions.definitions);
-    this.#theme.addEventListener("click", () => page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false));
-    this.#sheetButton.addEventListener("click", () => {
-      const open = document.body.classList.toggle("sheet-open");
-      this.#sheetButton.setAttribute("aria-expanded", String(open));
+    this.#sheetDefinitions.addEventListener("click", actions.definitions);
+    for (const b of [this.#theme, this.#sheetTheme]) {
+      b.addEventListener("click", () => page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false));
+    }
+    this.#sheetButton.addEventListener("click", () => this.#sheet(!document.body.classList.contains("sheet-open")));
+    document.addEventListener("click", (e) => {
+      const target = e.target as HTMLElement;
+      // What is clicked may be gone by now: a chip that was dropped, a value that was ticked.
+      if (target.isConnected && !target.closest(".controls, .popover, .sheet-button, .dialog")) this.#sheet(false);
     });
   }
 
@@ -71,6 +79,11 @@ export class Bar {
     }
     // The chip may be drawn anew while its list is open: the list hangs from what stays.
     popover(this.#chips.contains(anchor) ? this.#chips : anchor, "Filters", filterPanel(this.#page, only));
+  }
+
+  #sheet(open: boolean): void {
+    document.body.classList.toggle("sheet-open", open);
+    this.#sheetButton.setAttribute("aria-expanded", String(open));
   }
 
   /** The view or the definitions changed. */
@@ -91,9 +104,11 @@ export class Bar {
     this.#split.classList.toggle("set", view.by !== null);
     const dark = this.#page.scheme === "dark";
     this.#theme.replaceChildren(icon(dark ? ICONS.light : ICONS.dark));
-    this.#theme.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
-    this.#theme.title = dark ? "Light colours" : "Dark colours";
-    this.#definitions.replaceChildren(h("span", { class: "wide" }, "Definitions "), `r${catalog.revision}`);
+    const other = dark ? "Light colours" : "Dark colours";
+    this.#theme.setAttribute("aria-label", other);
+    this.#theme.title = other;
+    setText(this.#sheetTheme, other);
+    this.#definitions.replaceChildren(`Definitions r${catalog.revision}`);
   }
 
   anomalies(count: number, open: boolean): void {

@@ -27,7 +27,7 @@ export class Card {
   #since = h("span", { class: "card-since" });
   #line = svg("path", { class: "spark-line" });
   #area = svg("path", { class: "spark-area" });
-  #since_at: number | null = null;
+  #oddSince: number | null = null;
 
   constructor(page: Page, metric: Metric) {
     this.#page = page;
@@ -36,9 +36,9 @@ export class Card {
     this.el = h(
       "button",
       { class: "card", "data-metric": metric.name, onclick: () => page.showMetric(metric.name) },
-      this.#title,
+      h("span", { class: "card-head" }, this.#title, this.#since),
       this.#number,
-      h("span", { class: "card-beside" }, this.#change, this.#since),
+      this.#change,
       spark,
     );
     this.describe(metric);
@@ -65,7 +65,7 @@ export class Card {
   episodes(list: Episode[]): void {
     const t = now();
     const going = list.filter((e) => e.metric.name === this.metric.name && ongoing(e, MINUTE, t));
-    this.#since_at = going.length ? Math.min(...going.map((e) => e.from)) : null;
+    this.#oddSince = going.length ? Math.min(...going.map((e) => e.from)) : null;
     this.changed();
   }
 
@@ -78,8 +78,8 @@ export class Card {
 
   #draw = (): void => {
     const book = this.#feed?.feed.book;
-    this.el.classList.toggle("odd", this.#since_at !== null);
-    setText(this.#since, this.#since_at === null ? "" : `anomaly since ${nearTime(this.#since_at)}`);
+    this.el.classList.toggle("odd", this.#oddSince !== null);
+    this.#since.replaceChildren(...(this.#oddSince === null ? [] : [h("span", { class: "word" }, "anomaly "), `since ${nearTime(this.#oddSince)}`]));
     if (!book) {
       if (!this.#number.textContent) setText(this.#number, NO_VALUE);
       return;

@@ -156,13 +156,16 @@ export class Chart {
       this.#plot = new Plot(this.#canvas, model, {
         point: (t, nearest) => {
           this.#nearest = nearest;
+          if (this.#page.hover.t === t) this.#readValues(t);
           this.#page.hover.set(t, this);
         },
         zoom: (from, to) => this.#page.navigate({ span: minutes(from, to) }),
         zoomOut: () => this.#page.zoomOut(),
       });
     } else {
-      this.#plot!.update(model, this.#page.hover.holding);
+      // Another piece of time is drawn to its own scale, pointed at or not.
+      const before = this.#plot!.model.window;
+      this.#plot!.update(model, this.#page.hover.holding && before.from === window.from && before.to === window.to);
     }
     if (!feed.error) this.#say(feed.book.empty ? "No events in this time" : "");
     this.#legend.show(this.#picks, this.#isolated, this.#hidden);

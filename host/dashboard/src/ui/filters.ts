@@ -5,6 +5,7 @@ import { h } from "./dom";
 
 const SHOWN_MAX = 8; // values of a dimension without a search
 const FOUND_MAX = 50;
+const NAME_LETTERS_MIN = 3; // so much of a dimension's own name finds all its values
 
 export function filterPanel(page: Page, only: string | null): HTMLElement {
   const search = h("input", { type: "search", class: "search", placeholder: "Find a value", "aria-label": "Find a value", autocomplete: "off", spellcheck: "false" });
@@ -31,7 +32,7 @@ export function filterPanel(page: Page, only: string | null): HTMLElement {
 
 function group(page: Page, name: string, values: DimensionValue[] | undefined, wanted: string, redraw: () => void): HTMLElement | null {
   const chosen = page.view.where[name] ?? [];
-  const named = name.toLowerCase().includes(wanted);
+  const named = wanted === "" || (wanted.length >= NAME_LETTERS_MIN && name.toLowerCase().startsWith(wanted));
   // What is chosen is always listed, seen or not: it must be possible to take it back.
   const all = [...chosen.filter((c) => !values?.some((v) => v.value === c)).map((value) => ({ value, count: 0 })), ...(values ?? [])];
   const found = all.filter((v) => named || valueText(v.value).toLowerCase().includes(wanted));

@@ -55,10 +55,17 @@ export class Plot {
   #ink = ink();
   #yHeld: [number, number] | null = null;
   #holdY = false;
+  /** The crosshair also moves by other charts and by redrawing: only a pointer in here points. */
+  #inside = false;
 
   constructor(host: HTMLElement, model: PlotModel, events: PlotEvents) {
     this.model = model;
     this.u = new uPlot(this.#options(host, events), this.#data(), host);
+    this.u.over.addEventListener("mouseenter", () => (this.#inside = true));
+    this.u.over.addEventListener("mouseleave", () => {
+      this.#inside = false;
+      events.point(null, null);
+    });
   }
 
   /** New data in the same lines. With `hold` neither axis moves. */
@@ -192,10 +199,7 @@ export class Plot {
 
   #pointed(u: uPlot, events: PlotEvents): void {
     const { idx, top, left } = u.cursor;
-    if (idx === null || idx === undefined || left === undefined || left < 0) {
-      events.point(null, null);
-      return;
-    }
+    if (!this.#inside || idx === null || idx === undefined || left === undefined || left < 0) return;
     let nearest: number | null = null;
     let best = Number.POSITIVE_INFINITY;
     this.model.lines.forEach((line, i) => {
