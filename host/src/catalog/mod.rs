@@ -33,6 +33,17 @@ use crate::engine::extension::Plugins;
 
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 
+/// The text of a file as read from disk; a byte that is not UTF-8 is an error like any other.
+pub fn decode(file_name: &str, bytes: Vec<u8>) -> Result<String, Vec<Diagnostic>> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let mut problems = Problems::default();
+        problems.add(&(at..at + 1), "not UTF-8").expected("text in UTF-8");
+        problems.into_diagnostics(file_name, &text)
+    })
+}
+
 /// All of the file or none of it; all errors at once, in the order of the text.
 pub fn load(file_name: &str, text: &str, plugins: &dyn Plugins) -> Result<Definitions, Vec<Diagnostic>> {
     let mut problems = Problems::default();
