@@ -1,0 +1,161 @@
+//! An enricher in force: one instance a shard, made when the shard first needs it and again after a failure.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::abi::v0_1::enricher::exports::tidemark::plugin::enricher::{Settings, TextColumn as Column};
+use super::abi::v0_1::enricher::{EnricherPlugin as Bindings, EnricherPluginPre as Pre};
+use super::component::{Compiled, Kind, plugin_error};
+use super::files::Files;
+use super::guest::{Instance, LogBudget, cut};
+use super::health::{Failure, Health, lock};
+use super::limits::LOG_LINE_BYTES_MAX;
+use super::registry::Described;
+use super::sandbox::Sandbox;
+use super::shape;
+use crate::engine::extension::{Enricher, EnricherRequest, Fault, OutputColumn, PluginError, TextColumn};
+
+pub struct EnricherPlugin {
+    pub request: EnricherRequest,
+    pub described: Described,
+    pub stateful: bool,
+    pub health: Health,
+    name: Arc<str>,
+    sandbox: Arc<Sandbox>,
+    pre: Pre<super::guest::Guest>,
+    files: Arc<Files>,
+    log: Arc<LogBudget>,
+    /// Each is locked by its own shard only.
+    shards: Box<[Mutex<Option<Instance<Bindings>>>]>,
+}
+
+impl EnricherPlugin {
+    /// Starts it, hands it its settings and runs it dry, so that what is wrong with it shows now.
+    pub fn load(
+        sandbox: &Arc<Sandbox>,
+        compiled: &Arc<Compiled>,
+        request: &EnricherRequest,
+        files: Files,
+        shards: usize,
+    ) -> Result<Self, PluginError> {
+        let mut plugin = Self {
+            described: Described::default(),
+            stateful: false,
+            health: Health::default(),
+            name: request.plugin.as_str().into(),
+            sandbox: sandbox.clone(),
+            pre: Pre::new(compiled.start.clone()).map_err(|error| plugin_error(error.to_string(), None))?,
+            files: files.into(),
+            log: LogBudget::new(&sandbox.ticks).into(),
+            shards: std::iter::repeat_with(Mutex::default).take(shards.max(1)).collect(),
+            request: request.clone(),
+        };
+        let failed = |failure: Failure| plugin_error(format!("{} {}", request.plugin, failure.message), None);
+        let mut instance = plugin.start().map_err(failed)?;
+        let deadline_ms = sandbox.limits.configure_deadline_ms;
+        let metadata = instance
+            .call(deadline_ms, |store, bindings| bindings.tidemark_plugin_enricher().call_describe(store))
+            .map_err(failed)?;
+        plugin.configure(&mut instance).map_err(failed)?.map_err(|message| plugin.rejected(message))?;
+        plugin.dry_run(&mut instance)?;
+        (plugin.described, plugin.stateful) =
+            (Described::new(Kind::Enricher, metadata.version, metadata.description), metadata.stateful);
+        // A stateful one has now seen rows that never were.
+        if !plugin.stateful {
+            *lock(&plugin.shards[0]) = Some(instance);
+        }
+        Ok(plugin)
+    }
+
+    /// Bytes of memory of the instance that was started first.
+    pub fn memory_bytes(&self) -> Option<usize> {
+        lock(&self.shards[0]).as_ref().map(Instance::memory_bytes)
+    }
+
+    /// As `enrich`, with the reason of a failure; counts nothing and looks at no quarantine.
+    pub fn try_enrich(&self, shard: usize, rows: u32, input: &[TextColumn]) -> Result<Vec<OutputColumn>, Failure> {
+        let mut slot = lock(&self.shards[shard % self.shards.len()]);
+        let mut instance = match slot.take() {
+            Some(instance) => instance,
+            None => self.start_configured()?,
+        };
+        let columns = self.run(&mut instance, rows, input)?;
+        *slot = Some(instance);
+        Ok(columns)
+    }
+
+    fn start_configured(&self) -> Result<Instance<Bindings>, Failure> {
+        let mut instance = self.start()?;
+        match self.configure(&mut instance)? {
+            Ok(()) => Ok(instance),
+            Err(message) => Err(Failure::shape(format!("rejected the settings it had accepted before: {message}"))),
+        }
+    }
+
+    fn start(&self) -> Result<Instance<Bindings>, Failure> {
+        Instance::new(&self.sandbox, &self.name, &self.files, &self.log, |store| self.pre.instantiate(store))
+    }
+
+    fn configure(&self, instance: &mut Instance<Bindings>) -> Result<Result<(), String>, Failure> {
+        let input: Vec<&str> = self.request.input.iter().map(String::as_str).collect();
+        let output: Vec<&str> = self.request.output.iter().map(String::as_str).collect();
+        let settings = Settings { input: &input, output: &output, config: &self.request.config };
+        instance.call(self.sandbox.limits.configure_deadline_ms, |store, bindings| {
+            bindings.tidemark_plugin_enricher().call_configure(store, settings)
+        })
+    }
+
+    fn run(
+        &self,
+        instance: &mut Instance<Bindings>,
+        rows: u32,
+        input: &[TextColumn],
+    ) -> Result<Vec<OutputColumn>, Failure> {
+        let input: Vec<Column<'_>> = input
+            .iter()
+            .map(|column| Column { bytes: &column.bytes, ends: &column.ends, nulls: &column.nulls })
+            .collect();
+        let columns = instance.call(self.sandbox.limits.deadline_ms, |store, bindings| {
+            bindings.tidemark_plugin_enricher().call_enrich(store, rows, &input)
+        })?;
+        shape::check(&self.request.output, rows, columns).map_err(Failure::shape)
+    }
+
+    /// No row; then a missing and an empty value in every input.
+    fn dry_run(&self, instance: &mut Instance<Bindings>) -> Result<(), PluginError> {
+        let null_and_empty = TextColumn { bytes: Vec::new(), ends: vec![0, 0], nulls: vec![0] };
+        for (rows, column) in [(0, TextColumn::default()), (2, null_and_empty)] {
+            let input = vec![column; self.request.input.len()];
+            self.run(instance, rows, &input).map_err(|failure| PluginError {
+                fault: if failure.message.starts_with("answered") { Fault::Output } else { Fault::Plugin },
+                message: format!("{} failed a dry run of {rows} rows: it {}", self.name, failure.message),
+                help: None,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The plugin's own words say which of its settings it does not like.
+    fn rejected(&self, mut message: String) -> PluginError {
+        cut(&mut message, LOG_LINE_BYTES_MAX);
+        let about_files = message.contains("file") || self.request.files.iter().any(|file| message.contains(file));
+        let fault = match () {
+            () if message.contains("output") => Fault::Output,
+            () if message.contains("input") => Fault::Input,
+            () if about_files => Fault::Files,
+            () => Fault::Config,
+        };
+        PluginError { fault, message: format!("{} rejects its settings: {message}", self.name), help: None }
+    }
+}
+
+impl Enricher for EnricherPlugin {
+    fn enrich(&self, shard: usize, rows: u32, input: &[TextColumn]) -> Option<Vec<OutputColumn>> {
+        if self.health.is_quarantined() {
+            return None;
+        }
+        let began = Instant::now();
+        let outcome = self.try_enrich(shard, rows, input);
+        self.health.book(&self.name, rows.into(), began.elapsed(), outcome)
+    }
+}
