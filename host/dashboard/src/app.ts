@@ -66,7 +66,10 @@ export class App {
       if (!matchMedia(SIDE_BY_ITSELF).matches) this.#showSide(false);
       this.#charts.get(name)?.focus(only);
     };
-    this.#showSide(localStorage.getItem(SIDE_ITEM) !== "closed" && matchMedia(SIDE_BY_ITSELF).matches, false);
+    const beside = matchMedia(SIDE_BY_ITSELF);
+    const sideByDefault = (): void => this.#showSide(beside.matches && localStorage.getItem(SIDE_ITEM) !== "closed", false);
+    beside.addEventListener("change", sideByDefault);
+    sideByDefault();
     this.#theme();
   }
 
@@ -91,6 +94,7 @@ export class App {
       setTimeout(() => void this.#load(), RETRY_MS);
       return;
     }
+    this.#live.retryNow(); // the first attempt may have lacked the key
     void this.#poll();
     void this.#checkDefinitions();
   }
@@ -178,6 +182,7 @@ export class App {
       this.#statusFailures = 0;
       setHostNow(status.now);
       if (this.#page.connection.up) this.#page.connection.heardAt = now();
+      else this.#live.retryNow();
       this.#notice();
     } catch {
       // A half-open socket can stay silent for long: the second unanswered question closes it.

@@ -56,7 +56,7 @@ export class Live {
   }
 
   retryNow(): void {
-    if (!this.up && this.#timer) this.connect();
+    if (!this.#socket && this.#timer) this.connect();
   }
 
   send(message: object): void {

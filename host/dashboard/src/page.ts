@@ -41,6 +41,7 @@ export class Page {
   /** Brings a metric's chart into sight; with `only`, that one of its lines. */
   showMetric: (name: string, only?: string) => void = () => {};
   #values = new Map<string, DimensionValue[]>();
+  #frequent = new Map<string, string[]>();
   #held: { from: number; to: number } | null = null;
 
   constructor(view: View, feeds: Feeds, hover: Hover) {
@@ -118,11 +119,15 @@ export class Page {
     return { ...base, stepMs: stepFor(rangeMs(range)), live: { range, rangeMs: rangeMs(range) } };
   }
 
+  /** The same values each time, though counts move: else every look at the counts would ask for all charts anew. */
   #narrowed(by: string[], where: FeedSpec["where"]): FeedSpec["where"] {
     const out = { ...where };
     for (const d of by) {
       const values = this.#values.get(d);
-      if (values && values.length > SPLIT_VALUES_MAX && !out[d]) out[d] = values.slice(0, SPLIT_VALUES_MAX).map((v) => v.value);
+      if (!values || values.length <= SPLIT_VALUES_MAX || out[d]) continue;
+      let most = this.#frequent.get(d);
+      if (!most) this.#frequent.set(d, (most = values.slice(0, SPLIT_VALUES_MAX).map((v) => v.value)));
+      out[d] = most;
     }
     return out;
   }

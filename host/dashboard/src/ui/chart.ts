@@ -183,7 +183,7 @@ export class Chart {
       times,
       lines: this.#picks.map((p, i) => ({ ...p, anomalies: p.line.anomalies, column: values[i]! })),
       provisionalFrom: book.provisionalFrom,
-      changes: this.metric.changes.map((c) => c.t),
+      changes: this.metric.changes,
       window,
     };
   }

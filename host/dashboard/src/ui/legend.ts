@@ -34,7 +34,9 @@ export class Legend {
     const split = drawn.length > 0 && drawn[0]!.line.labels && Object.keys(drawn[0]!.line.labels).length > 0;
     this.el.hidden = !split;
     if (!split) {
-      this.#listed = [];
+      this.#signature = "";
+      this.#rows.clear();
+      this.el.replaceChildren();
       return;
     }
     const rows = this.#open ? [...this.#listed, ...this.#rest] : this.#listed;

@@ -20,7 +20,7 @@ export interface PlotModel {
   /** From here on points can still change. */
   provisionalFrom: number;
   /** Where the metric's meaning changed with a plugin. */
-  changes: number[];
+  changes: { t: number; revision: number }[];
   window: { from: number; to: number };
 }
 
@@ -223,13 +223,18 @@ export class Plot {
     ctx.strokeStyle = this.#ink.text;
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.lineWidth = devicePixelRatio;
-    for (const t of this.model.changes) {
+    ctx.fillStyle = this.#ink.text;
+    ctx.font = this.#ink.font.replace("12px", `${12 * devicePixelRatio}px`);
+    ctx.textBaseline = "top";
+    ctx.textAlign = "left";
+    for (const { t, revision } of this.model.changes) {
       if (t < this.model.window.from || t > this.model.window.to) continue;
       const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
       ctx.beginPath();
       ctx.moveTo(x, u.bbox.top);
       ctx.lineTo(x, u.bbox.top + u.bbox.height);
       ctx.stroke();
+      ctx.fillText(`r${revision}`, x + 4 * devicePixelRatio, u.bbox.top);
     }
     ctx.restore();
   }

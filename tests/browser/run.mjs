@@ -1,0 +1,96 @@
+// Looks at the real page of a real host with a real browser: node run.mjs --binary PATH --out DIR
+// Prints a line for each check and `N passed, N failed`; keeps screenshots and failures' pictures in DIR.
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+import { checks, emptyChecks, keyChecks } from "./checks.mjs";
+import { Host } from "./host.mjs";
+import { Page } from "./page.mjs";
+
+const { values: flags } = parseArgs({
+  options: {
+    binary: { type: "string" },
+    out: { type: "string" },
+    browser: { type: "string", default: "/usr/bin/chromium" },
+    rate: { type: "string", default: "200" },
+  },
+});
+if (!flags.binary || !flags.out) {
+  console.error("usage: node run.mjs --binary PATH --out DIR [--browser PATH] [--rate EVENTS_PER_S]");
+  process.exit(2);
+}
+
+const WIDE = { width: 1600, height: 1000 };
+const PHONE = { width: 390, height: 844 };
+let passed = 0;
+let failed = 0;
+
+await mkdir(flags.out, { recursive: true });
+const browser = await chromium.launch({
+  executablePath: flags.browser,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+});
+
+/** The page as it is now, on a large and a small screen, light and dark. */
+async function shoot(page, name) {
+  for (const [size, viewport] of [["wide", WIDE], ["phone", PHONE]]) {
+    await page.p.setViewportSize(viewport);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.p.emulateMedia({ colorScheme });
+      // A few frames: laid out, drawing asked for, drawn.
+      await page.p.evaluate(async () => {
+        scrollTo(0, 0);
+        for (let i = 0; i < 4; i++) await new Promise(requestAnimationFrame);
+      });
+      await page.p.screenshot({ path: join(flags.out, `${name}-${size}-${colorScheme}.png`) });
+    }
+    if (size === "phone") {
+      const width = await page.p.evaluate(() => document.documentElement.scrollWidth);
+      if (width > PHONE.width) throw new Error(`${width} px wide on a phone of ${PHONE.width}`);
+    }
+  }
+  await page.p.emulateMedia({ colorScheme: "light" });
+  await page.p.setViewportSize(WIDE);
+}
+
+async function run(list, hostFlags, shots = null) {
+  const host = await Host.create(flags.binary, hostFlags);
+  const context = await browser.newContext({ viewport: WIDE, colorScheme: "light", timezoneId: "Europe/Berlin" });
+  try {
+    await host.start();
+    const page = new Page(await context.newPage(), host);
+    for (const [name, check, picture] of list) {
+      const begun = performance.now();
+      try {
+        await check({ page, host, context });
+        if (picture) await shoot(page, picture);
+        passed++;
+        console.log(`ok      ${name} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+      } catch (e) {
+        failed++;
+        console.log(`FAILED  ${name}: ${e.message.split("\n").join("\n        ")}`);
+        await page.p.screenshot({ path: join(flags.out, `failed-${failed}.png`) }).catch(() => {});
+      }
+    }
+    if (shots) await shots(page);
+  } catch (e) {
+    failed++;
+    console.log(`FAILED  the host: ${e.message}`);
+  } finally {
+    await context.close();
+    await host.remove();
+  }
+}
+
+await run(checks, ["--demo", flags.rate], async (page) => {
+  await shoot(page, "data");
+  await page.open("/?by=country");
+  await page.wait("several series", async () => (await page.legend("events")).length > 3);
+  await shoot(page, "split");
+});
+await run(emptyChecks, []);
+await run(keyChecks, ["--read-key", "read-me", "--write-key", "write-me"]);
+await browser.close();
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);
