@@ -31,7 +31,7 @@ impl Default for Dictionary {
 }
 
 impl Dictionary {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(dictionary.code(Kind::Text, format!("value {n}").as_bytes()), *code);
             assert_eq!(&**dictionary.text(*code), format!("value {n}"));
         }
-        assert_eq!(dictionary.len(), 5_001);
+        assert_eq!(dictionary.count(), 5_001);
         assert_ne!(dictionary.code(Kind::Number, b"3"), dictionary.code(Kind::Text, b"3"));
         assert_ne!(dictionary.code(Kind::Text, b""), NO_VALUE, "an empty text is a value");
     }

@@ -25,7 +25,7 @@ impl GroupTable {
         Self { dimensions, slots: vec![0; 1 << 10], minutes: Vec::new(), codes: Vec::new(), hashes: Vec::new() }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.minutes.len()
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let b: Vec<u32> = (0..20_000).map(|n| n % 11).collect();
         let mut scratch = Scratch::default();
         table.number(&minutes, &[&a, &b], None, &mut scratch);
-        assert_eq!(table.len(), 7 * 61 * 11);
+        assert_eq!(table.count(), 7 * 61 * 11);
         for row in 0..20_000 {
             let number = scratch.numbers[row] as usize;
             assert_eq!(
@@ -135,6 +135,6 @@ mod tests {
             );
         }
         let taken = table.take();
-        assert_eq!((taken.minutes.len(), table.len()), (7 * 61 * 11, 0));
+        assert_eq!((taken.minutes.len(), table.count()), (7 * 61 * 11, 0));
     }
 }

@@ -193,7 +193,7 @@ impl Work {
     }
 
     fn is_full(&self) -> bool {
-        self.groups.iter().any(|group| group.len() > GROUPS_MAX)
+        self.groups.iter().any(|group| group.count() > GROUPS_MAX)
             || self.dictionaries.iter().flatten().any(|dictionary| dictionary.is_full(2 * CHUNK_ROWS))
     }
 
@@ -288,7 +288,7 @@ impl Work {
             enricher.run(shard, &plan.enrichments, &inputs, dictionaries, columns);
         }
         for (dimension, events) in plan.dimensions.iter().zip(events) {
-            events.resize(dictionaries[dimension.field].as_ref().map_or(0, Dictionary::len), 0);
+            events.resize(dictionaries[dimension.field].as_ref().map_or(0, Dictionary::count), 0);
             columns.codes[dimension.field].iter().for_each(|code| events[*code as usize] += 1);
         }
     }
@@ -324,20 +324,20 @@ impl Work {
         for accumulator in accumulators {
             let selection = accumulator.filter.map(|filter| selected[filter].as_slice());
             let group = accumulator.group;
-            accumulator.add(columns, selection, &scratch[group].numbers, groups[group].len());
+            accumulator.add(columns, selection, &scratch[group].numbers, groups[group].count());
         }
     }
 
     /// What was added up since the last call; `None` if nothing was.
     fn take(&mut self) -> Option<Partial> {
         let nothing =
-            self.groups.iter().all(|group| group.len() == 0) && self.events.iter().flatten().all(|events| *events == 0);
+            self.groups.iter().all(|group| group.count() == 0) && self.events.iter().flatten().all(|events| *events == 0);
         if nothing {
             return None;
         }
         let mut metrics = Vec::new();
         for (metric, slots) in self.metrics.iter().enumerate() {
-            let mut touched = vec![false; self.groups[self.plan.metrics[metric].group].len()];
+            let mut touched = vec![false; self.groups[self.plan.metrics[metric].group].count()];
             slots.iter().for_each(|slot| self.accumulators[*slot].mark(&mut touched));
             let rows: Vec<u32> = (0..touched.len() as u32).filter(|row| touched[*row as usize]).collect();
             if !rows.is_empty() {
