@@ -1,6 +1,7 @@
 //! The command line: one file a command, no logic of its own.
 
 mod check;
+mod replay;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Replay(replay::Arguments),
 }
 
 /// A bad flag, or whatever keeps a command from its work, is one line and this.
@@ -29,6 +31,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -54,6 +54,8 @@ pub struct DimensionValue {
 /// Distinct (minute, dimension values) of a group, numbered.
 #[derive(Clone, Debug, Default)]
 pub struct GroupPartial {
+    /// Where the first event of each stood in the input; only its order means something.
+    pub order: Vec<u64>,
     pub minutes: Vec<Minute>,
     /// Codes into `Partial::values`, one a dimension of the group, row after row.
     pub codes: Vec<u32>,

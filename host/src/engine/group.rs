@@ -7,9 +7,19 @@ pub struct GroupTable {
     dimensions: usize,
     /// `hash's high half << 32 | number + 1`; 0 is empty.
     slots: Vec<u64>,
+    order: Vec<u64>,
     minutes: Vec<Minute>,
     codes: Vec<u32>,
     hashes: Vec<u64>,
+}
+
+/// The rows of a chunk as keys.
+pub struct Keys<'a> {
+    /// Where each row stood in the input.
+    pub order: &'a [u64],
+    pub minutes: &'a [Minute],
+    /// One column of codes a dimension.
+    pub columns: &'a [&'a [u32]],
 }
 
 /// Room that is used again for each chunk.
@@ -22,7 +32,14 @@ pub struct Scratch {
 
 impl GroupTable {
     pub fn new(dimensions: usize) -> Self {
-        Self { dimensions, slots: vec![0; 1 << 10], minutes: Vec::new(), codes: Vec::new(), hashes: Vec::new() }
+        Self {
+            dimensions,
+            slots: vec![0; 1 << 10],
+            order: Vec::new(),
+            minutes: Vec::new(),
+            codes: Vec::new(),
+            hashes: Vec::new(),
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -33,41 +50,39 @@ impl GroupTable {
         self.dimensions
     }
 
-    /// Gives `numbers` for the selected rows (`None`: all): by minute and one column of codes a dimension.
-    pub fn number(&mut self, minutes: &[Minute], columns: &[&[u32]], selection: Option<&[u32]>, scratch: &mut Scratch) {
+    /// Gives `scratch.numbers` for the selected rows (`None`: all).
+    pub fn number(&mut self, keys: &Keys<'_>, selection: Option<&[u32]>, scratch: &mut Scratch) {
         let Scratch { hashes, numbers } = scratch;
         hashes.clear();
-        hashes.extend(minutes.iter().map(|minute| mix(0, minute.0)));
-        for column in columns {
+        hashes.extend(keys.minutes.iter().map(|minute| mix(0, minute.0)));
+        for column in keys.columns {
             hashes.iter_mut().zip(*column).for_each(|(hash, code)| *hash = mix(*hash, *code));
         }
         numbers.clear();
-        numbers.resize(minutes.len(), u32::MAX);
+        numbers.resize(hashes.len(), u32::MAX);
         match selection {
-            None => (0..minutes.len())
-                .for_each(|row| numbers[row] = self.find_or_add(hashes[row], minutes[row], columns, row)),
+            None => (0..hashes.len()).for_each(|row| numbers[row] = self.find_or_add(hashes[row], keys, row)),
             Some(rows) => rows.iter().for_each(|row| {
                 let row = *row as usize;
-                numbers[row] = self.find_or_add(hashes[row], minutes[row], columns, row);
+                numbers[row] = self.find_or_add(hashes[row], keys, row);
             }),
         }
     }
 
     #[inline]
-    fn find_or_add(&mut self, hash: u64, minute: Minute, columns: &[&[u32]], row: usize) -> u32 {
+    fn find_or_add(&mut self, hash: u64, keys: &Keys<'_>, row: usize) -> u32 {
         let mask = self.slots.len() - 1;
         let mut at = (hash >> 20) as usize & mask;
         loop {
             let slot = self.slots[at];
             if slot == 0 {
-                return self.add(at, hash, minute, columns, row);
+                return self.add(at, hash, keys, row);
             }
             if slot >> 32 == hash >> 32 {
                 let number = (slot as u32 - 1) as usize;
                 let codes = &self.codes[number * self.dimensions..(number + 1) * self.dimensions];
-                if self.minutes[number] == minute
-                    && codes.iter().zip(columns).all(|(code, column)| *code == column[row])
-                {
+                let same = codes.iter().zip(keys.columns).all(|(code, column)| *code == column[row]);
+                if same && self.minutes[number] == keys.minutes[row] {
                     return number as u32;
                 }
             }
@@ -75,10 +90,11 @@ impl GroupTable {
         }
     }
 
-    fn add(&mut self, at: usize, hash: u64, minute: Minute, columns: &[&[u32]], row: usize) -> u32 {
+    fn add(&mut self, at: usize, hash: u64, keys: &Keys<'_>, row: usize) -> u32 {
         let number = self.minutes.len() as u32;
-        self.minutes.push(minute);
-        self.codes.extend(columns.iter().map(|column| column[row]));
+        self.order.push(keys.order[row]);
+        self.minutes.push(keys.minutes[row]);
+        self.codes.extend(keys.columns.iter().map(|column| column[row]));
         self.hashes.push(hash);
         self.slots[at] = (hash >> 32 << 32) | u64::from(number + 1);
         if self.minutes.len() * 2 > self.slots.len() {
@@ -104,7 +120,11 @@ impl GroupTable {
     pub fn take(&mut self) -> GroupPartial {
         self.slots.fill(0);
         self.hashes.clear();
-        GroupPartial { minutes: std::mem::take(&mut self.minutes), codes: std::mem::take(&mut self.codes) }
+        GroupPartial {
+            order: std::mem::take(&mut self.order),
+            minutes: std::mem::take(&mut self.minutes),
+            codes: std::mem::take(&mut self.codes),
+        }
     }
 }
 
@@ -125,7 +145,8 @@ mod tests {
         let a: Vec<u32> = (0..20_000).map(|n| n % 61).collect();
         let b: Vec<u32> = (0..20_000).map(|n| n % 11).collect();
         let mut scratch = Scratch::default();
-        table.number(&minutes, &[&a, &b], None, &mut scratch);
+        let order: Vec<u64> = (0..20_000).collect();
+        table.number(&Keys { order: &order, minutes: &minutes, columns: &[&a, &b] }, None, &mut scratch);
         assert_eq!(table.count(), 7 * 61 * 11);
         for row in 0..20_000 {
             let number = scratch.numbers[row] as usize;

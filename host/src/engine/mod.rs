@@ -24,4 +24,5 @@ pub mod group;
 pub mod sketch;
 
 pub mod delta;
+pub mod merge;
 pub mod shard;

@@ -11,7 +11,7 @@ use super::delta::{DimensionValue, MetricPartial, Partial};
 use super::dictionary::{Dictionary, NO_VALUE};
 use super::enrich::{Enricher, Inputs};
 use super::filter::{Filter, TRUE};
-use super::group::{GroupTable, Scratch};
+use super::group::{GroupTable, Keys, Scratch};
 use super::judge::{Arrival, Fate, IdCheck, Judge};
 use super::plan::{FieldDefault, FieldId, Plan};
 use crate::time::Minute;
@@ -27,6 +27,8 @@ pub struct Input<'a> {
     pub buffer: &'a [u8],
     pub len: usize,
     pub arrival: Arrival,
+    /// Where its first line stands in the input; the next lines follow.
+    pub order: u64,
     pub address: Option<&'a str>,
     pub user_agent: Option<&'a str>,
 }
@@ -69,6 +71,7 @@ struct Work {
     rows: Rows,
     judge: Judge,
     selection: Vec<u32>,
+    order: Vec<u64>,
     minutes: Vec<Minute>,
     columns: Columns,
     dictionaries: Vec<Option<Dictionary>>,
@@ -175,6 +178,7 @@ impl Work {
             rows: Rows::default(),
             judge: Judge::new(plan.fields.len()),
             selection: Vec::new(),
+            order: Vec::new(),
             minutes: Vec::new(),
             columns: Columns::new(plan.fields.len()),
             dictionaries: plan.fields.iter().enumerate().map(coded).collect(),
@@ -205,7 +209,7 @@ impl Work {
 
     /// Selects the rows that count, and says what became of the others.
     fn report(&mut self, input: &Input<'_>, errors_max: usize, report: &mut Report) {
-        let Self { plan, rows, judge, selection, minutes, .. } = self;
+        let Self { plan, rows, judge, selection, order, minutes, .. } = self;
         let mut put_aside = |line: u32, start: u32, end: u32, reason: String, rejected: bool| {
             if report.letters.len() < LETTERS_MAX {
                 let bytes = &input.buffer[start as usize..(end as usize).min(start as usize + LETTER_BYTES_MAX)];
@@ -223,11 +227,13 @@ impl Work {
         }
         selection.clear();
         minutes.clear();
+        order.clear();
         for (row, fate) in judge.fates.iter().enumerate() {
             match fate {
                 Fate::Counted => {
                     selection.push(row as u32);
                     minutes.push(Minute::of(judge.times[row]));
+                    order.push(input.order + u64::from(rows.line[row]));
                     continue;
                 }
                 Fate::Duplicate => {
@@ -296,6 +302,7 @@ impl Work {
     fn add_up(&mut self) {
         let Self {
             plan,
+            order,
             minutes,
             columns,
             dictionaries,
@@ -319,7 +326,7 @@ impl Work {
             group_rows[id] = rows.map(|lists| union(&lists));
             let codes: Vec<&[u32]> =
                 plan.groups[id].iter().map(|dimension| &*columns.codes[plan.dimensions[*dimension].field]).collect();
-            group.number(minutes, &codes, group_rows[id].as_deref(), &mut scratch[id]);
+            group.number(&Keys { order, minutes, columns: &codes }, group_rows[id].as_deref(), &mut scratch[id]);
         }
         for accumulator in accumulators {
             let selection = accumulator.filter.map(|filter| selected[filter].as_slice());
@@ -330,8 +337,8 @@ impl Work {
 
     /// What was added up since the last call; `None` if nothing was.
     fn take(&mut self) -> Option<Partial> {
-        let nothing =
-            self.groups.iter().all(|group| group.count() == 0) && self.events.iter().flatten().all(|events| *events == 0);
+        let nothing = self.groups.iter().all(|group| group.count() == 0)
+            && self.events.iter().flatten().all(|events| *events == 0);
         if nothing {
             return None;
         }

@@ -1,0 +1,149 @@
+//! Cuts the sources into numbered pieces of whole lines. Knows nothing of events.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::ReplayError;
+use crate::engine::decode::PADDING_BYTES;
+
+/// A line longer than this is cut: it is far beyond what an event may be, and is rejected as too long.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// What an event has at least, to guess how many there are.
+const EVENT_BYTES_GUESS: u64 = 256;
+
+pub struct Source {
+    name: String,
+    reader: Box<dyn Read + Send>,
+    bytes: u64,
+}
+
+impl Source {
+    /// A file, or standard input for `-`.
+    pub fn open(name: &str) -> Result<Self, ReplayError> {
+        if name == "-" {
+            return Ok(Self { name: "standard input".into(), reader: Box::new(io::stdin()), bytes: 0 });
+        }
+        let failed = |source| ReplayError::Read { name: name.to_string(), source };
+        let file = File::open(Path::new(name)).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "is a folder")));
+        }
+        Ok(Self { name: name.into(), reader: Box::new(file), bytes: metadata.len() })
+    }
+
+    /// Text that is already there.
+    pub fn text(name: &str, text: String) -> Self {
+        let bytes = text.len() as u64;
+        Self { name: name.into(), reader: Box::new(io::Cursor::new(text)), bytes }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    pub number: u64,
+    /// Bytes of lines in the buffer, before the padding.
+    pub len: usize,
+}
+
+pub struct Pieces {
+    sources: VecDeque<Source>,
+    piece_bytes: usize,
+    next_number: u64,
+    /// The beginning of a line whose end was not read yet.
+    rest: Vec<u8>,
+}
+
+impl Pieces {
+    pub fn new(sources: Vec<Source>, piece_bytes: usize) -> Self {
+        Self { sources: sources.into(), piece_bytes: piece_bytes.max(1), next_number: 0, rest: Vec::new() }
+    }
+
+    pub fn expected_events(&self) -> usize {
+        (self.sources.iter().map(|source| source.bytes).sum::<u64>() / EVENT_BYTES_GUESS) as usize
+    }
+
+    /// Fills the buffer with the next whole lines and their padding; `None` at the end of the last source. The end of a source ends its line.
+    pub fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Piece>, ReplayError> {
+        loop {
+            let Some(source) = self.sources.front_mut() else { return Ok(None) };
+            let name = &source.name;
+            let failed = |source| ReplayError::Read { name: name.clone(), source };
+            buffer.clear();
+            buffer.append(&mut self.rest);
+            let mut wanted = self.piece_bytes;
+            let (len, ended) = loop {
+                let read = read_some(&mut source.reader, buffer, wanted).map_err(failed)?;
+                if let Some(end) = memchr::memrchr(b'\n', buffer) {
+                    break (end + 1, read == 0);
+                }
+                if read == 0 {
+                    break (buffer.len(), true);
+                }
+                if buffer.len() > LINE_BYTES_MAX {
+                    buffer.truncate(LINE_BYTES_MAX);
+                }
+                wanted = self.piece_bytes.max(buffer.len());
+            };
+            self.rest.extend_from_slice(&buffer[len..]);
+            if ended {
+                buffer.truncate(len);
+                if !self.rest.is_empty() {
+                    buffer.append(&mut self.rest);
+                }
+                self.sources.pop_front();
+            }
+            let len = if ended { buffer.len() } else { len };
+            buffer.truncate(len);
+            if len == 0 {
+                continue;
+            }
+            buffer.resize(len + PADDING_BYTES, 0);
+            let number = self.next_number;
+            self.next_number += 1;
+            return Ok(Some(Piece { number, len }));
+        }
+    }
+}
+
+/// Appends up to `wanted` bytes; 0 at the end of the source.
+fn read_some(reader: &mut dyn Read, buffer: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
+    let from = buffer.len();
+    buffer.resize(from + wanted, 0);
+    let mut filled = 0;
+    while filled < wanted {
+        match reader.read(&mut buffer[from + filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(from + filled);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_lines_in_order() {
+        let text = "a\nbb\n\nccc\nlast without end";
+        for piece_bytes in 1..text.len() + 2 {
+            let sources = vec![Source::text("one", text.into()), Source::text("two", "z\n".into())];
+            let mut pieces = Pieces::new(sources, piece_bytes);
+            let (mut all, mut buffer, mut count) = (Vec::new(), Vec::new(), 0);
+            while let Some(piece) = pieces.next(&mut buffer).unwrap() {
+                assert_eq!(piece.number, count);
+                count += 1;
+                assert!(buffer[piece.len..].iter().all(|byte| *byte == 0) && buffer.len() == piece.len + PADDING_BYTES);
+                let lines = std::str::from_utf8(&buffer[..piece.len]).unwrap().lines();
+                all.extend(lines.filter(|line| !line.is_empty()).map(str::to_string));
+            }
+            assert_eq!(all, ["a", "bb", "ccc", "last without end", "z"], "pieces of {piece_bytes} bytes");
+        }
+    }
+}
