@@ -15,10 +15,9 @@ export RUSTC CARGO_TARGET_DIR=$cache/plugins-target CARGO_TARGET_WASM32_UNKNOWN_
 # Paths are cut so that the same source gives the same digest on every machine: a plugin's digest is part of a metric.
 export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"$'\x1f'"--remap-path-prefix=$root=/tidemark"
 
-build() { # the crates
-  local options=() crate
-  for crate in "$@"; do options+=(-p "$crate"); done
-  cargo build --quiet --release --locked --manifest-path "$root/plugins/Cargo.toml" --target $target "${options[@]}"
+# Builds the crate in a folder.
+build() { # folder
+  cargo build --quiet --release --manifest-path "$1/Cargo.toml" --target $target
 }
 
 # A file is replaced whole, and only when it differs: a running host watches the folder.
@@ -29,15 +28,19 @@ place() { # from, to
   echo "plugins: ${2#"$root/"} ($(du -k "$2" | cut -f1) KB)" >&2
 }
 
-plugins=()
-for manifest in "$root"/plugins/*/Cargo.toml; do plugins+=("$(basename "$(dirname "$manifest")")"); done
-build "${plugins[@]}"
-for name in "${plugins[@]}"; do place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/plugins/$name.wasm"; done
+for manifest in "$root"/plugins/*/Cargo.toml; do
+  folder=$(dirname "$manifest")
+  name=$(basename "$folder")
+  build "$folder"
+  place "$CARGO_TARGET_DIR/$target/release/${name//-/_}.wasm" "$root/plugins/${name//-/_}.wasm"
+done
 
 if [ "${1:-}" = hostile ]; then
-  hostile=()
-  for manifest in "$root"/tests/hostile/*/Cargo.toml; do hostile+=("hostile_$(basename "$(dirname "$manifest")")"); done
-  build "${hostile[@]}"
   mkdir -p "$root/target/hostile"
-  for name in "${hostile[@]}"; do place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/target/hostile/$name.wasm"; done
+  for manifest in "$root"/tests/hostile/*/Cargo.toml; do
+    folder=$(dirname "$manifest")
+    name=hostile_$(basename "$folder")
+    build "$folder"
+    place "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$root/target/hostile/$name.wasm"
+  done
 fi

@@ -41,3 +41,8 @@ pub mod __private {
         pub description: &'static str,
     }
 }
+
+// The README's Rust code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
