@@ -1,6 +1,7 @@
 // Puts the page together and keeps it so: definitions make charts, the view says what they show, messages keep them alive.
 import { getDefinitions, getMetrics, getStatus } from "./api";
 import type { LiveMessage, MetricsAnswer } from "./contract";
+import { ongoing } from "./episodes";
 import { Feeds } from "./feeds";
 import { Hover } from "./hover";
 import { Live } from "./live";
@@ -247,6 +248,8 @@ export class App {
   #anomaliesKnown(): void {
     this.#bar.anomalies(this.#side.episodes.length, this.#sideOpen);
     for (const c of this.#cards.values()) c.episodes(this.#side.episodes);
+    const going = this.#side.episodes.filter((e) => ongoing(e, MINUTE, now())).length;
+    document.title = going ? `(${going}) Tidemark` : "Tidemark";
   }
 
   get #sideOpen(): boolean {

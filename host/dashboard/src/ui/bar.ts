@@ -49,7 +49,7 @@ export class Bar {
     this.el = h(
       "header",
       { class: "bar" },
-      h("a", { class: "brand", href: "/" }, "Tidemark"),
+      h("h1", { class: "brand" }, h("a", { href: "/" }, "Tidemark")),
       h("div", { class: "state", role: "status" }, this.#dot, this.#state, this.#heard),
       controls,
       h("div", { class: "bar-end" }, this.#anomalies, this.#definitions, this.#theme, this.#sheetButton),

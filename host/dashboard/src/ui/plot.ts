@@ -119,7 +119,7 @@ export class Plot {
           grid: { stroke: this.#ink.grid, width: 1 },
           size: AXIS_WIDTH_PX,
           gap: 8,
-          space: 40,
+          space: 32,
           values: (_u, at) => at.map((v) => (v === null ? null : tick(v, this.model.figure))),
         },
       ],
@@ -127,7 +127,7 @@ export class Plot {
       cursor: {
         y: false,
         drag: { x: true, y: false, setScale: false, dist: DRAG_PX_MIN },
-        points: { size: 7, width: 2, stroke: this.#ink.ground, fill: (_u, i) => this.model.lines[i - 1]?.colour ?? "" },
+        points: { size: 9, width: 2, stroke: this.#ink.ground, fill: (_u, i) => this.model.lines[i - 1]?.colour ?? "" },
         bind: {
           dblclick: () => () => {
             events.zoomOut();
