@@ -81,6 +81,10 @@ export class App {
       filters: () => this.#bar.openFilters(),
       anomalies: () => this.#showSide(!this.#sideOpen),
       definitions: () => this.#drawer.toggle(),
+      escape: () => {
+        this.#bar.sheet(false);
+        if (!matchMedia(SIDE_BY_ITSELF).matches) this.#showSide(false);
+      },
       help: () => (this.#keys.open ? this.#keys.close() : this.#keys.showModal()),
     });
     setInterval(() => this.#tick(), 1_000);

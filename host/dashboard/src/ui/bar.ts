@@ -64,11 +64,11 @@ export class Bar {
     for (const b of [this.#theme, this.#sheetTheme]) {
       b.addEventListener("click", () => page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false));
     }
-    this.#sheetButton.addEventListener("click", () => this.#sheet(!document.body.classList.contains("sheet-open")));
+    this.#sheetButton.addEventListener("click", () => this.sheet(!document.body.classList.contains("sheet-open")));
     document.addEventListener("click", (e) => {
       const target = e.target as HTMLElement;
       // What is clicked may be gone by now: a chip that was dropped, a value that was ticked.
-      if (target.isConnected && !target.closest(".controls, .popover, .sheet-button, .dialog")) this.#sheet(false);
+      if (target.isConnected && !target.closest(".controls, .popover, .sheet-button, .dialog")) this.sheet(false);
     });
   }
 
@@ -81,7 +81,7 @@ export class Bar {
     popover(this.#chips.contains(anchor) ? this.#chips : anchor, "Filters", filterPanel(this.#page, only));
   }
 
-  #sheet(open: boolean): void {
+  sheet(open: boolean): void {
     document.body.classList.toggle("sheet-open", open);
     this.#sheetButton.setAttribute("aria-expanded", String(open));
   }

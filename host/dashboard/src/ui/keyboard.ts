@@ -7,6 +7,7 @@ export interface KeyActions {
   anomalies(): void;
   definitions(): void;
   help(): void;
+  escape(): void;
 }
 
 export function listenToKeys(page: Page, actions: KeyActions): void {
@@ -23,6 +24,7 @@ export function listenToKeys(page: Page, actions: KeyActions): void {
     else if (e.key === "z") page.zoomOut();
     else if (e.key === "t") page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false);
     else if (e.key === "s") page.navigate({ by: nextSplit(page) });
+    else if (e.key === "Escape") actions.escape();
     else return;
     e.preventDefault();
   });
