@@ -1,0 +1,50 @@
+//! Scenarios: what goes in and what must come out, as files in `tests/scenarios`. A new behaviour is a new file.
+
+mod file;
+mod points;
+mod replay;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use libtest_mimic::Trial;
+
+use crate::binary;
+use file::Scenario;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for path in files(&binary::root().join("tests/scenarios")) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match Scenario::read(&path) {
+            Ok(scenario) => trials.extend(of_scenario(&name, Arc::new(scenario))),
+            Err(error) => trials.push(Trial::test(format!("scenarios::{name}"), move || Err(format!("{error:#}").into()))),
+        }
+    }
+    trials
+}
+
+fn of_scenario(name: &str, scenario: Arc<Scenario>) -> Vec<Trial> {
+    // A plugin that was not built is said, not passed over.
+    let missing = scenario.plugins.iter().any(|plugin| binary::plugins_with(plugin).is_none());
+    replay::VARIANTS
+        .iter()
+        .map(|variant| {
+            let scenario = Arc::clone(&scenario);
+            Trial::test(format!("scenarios::{name}::{}", variant.name), move || {
+                replay::check(&scenario, variant).map_err(|error| format!("{error:#}").into())
+            })
+            .with_ignored_flag(missing)
+        })
+        .collect()
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "test"))
+        .collect();
+    files.sort();
+    files
+}
