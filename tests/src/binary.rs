@@ -1,14 +1,12 @@
 //! Where the program under test is, and how to run one of its commands to the end.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 /// A command that takes longer than this hangs.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+const COMMAND_SECONDS_MAX: &str = "60";
 
 /// Root of the sources.
 pub fn root() -> &'static Path {
@@ -39,38 +37,17 @@ pub struct Output {
 /// Runs `tidemark` with these arguments until it ends.
 pub fn run(arguments: &[&str]) -> Result<Output> {
     let binary = tidemark();
-    let mut child = Command::new(&binary)
+    ensure!(binary.exists(), "{} is not there; `make build` makes it", binary.display());
+    let output = Command::new("timeout")
+        .args(["--signal=KILL", COMMAND_SECONDS_MAX])
+        .arg(&binary)
         .args(arguments)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("{} does not start; `make build` makes it", binary.display()))?;
-    let mut out = child.stdout.take().expect("piped");
-    let mut err = child.stderr.take().expect("piped");
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    std::thread::scope(|scope| {
-        let errors = scope.spawn(|| err.read_to_end(&mut stderr));
-        let late = scope.spawn(|| {
-            let started = Instant::now();
-            // The pipes close when the child ends: only then is there a status to be had at once.
-            while started.elapsed() < COMMAND_DEADLINE {
-                if let Ok(Some(status)) = child.try_wait() {
-                    return Ok(status);
-                }
-                std::thread::park_timeout(Duration::from_millis(2));
-            }
-            let _ = child.kill();
-            bail!("{arguments:?} still runs after {COMMAND_DEADLINE:?}")
-        });
-        out.read_to_end(&mut stdout)?;
-        errors.join().expect("no panic")?;
-        let status = late.join().expect("no panic")?;
-        Ok(status.code())
-    })
-    .map(|status| Output {
-        status,
-        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        .output()
+        .with_context(|| format!("{} does not start", binary.display()))?;
+    Ok(Output {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
 }

@@ -56,7 +56,9 @@ impl Scenario {
 
     fn open(&mut self, section: &str, rest: &str) -> Result<()> {
         match section {
-            "points" => self.points_of = rest.split_whitespace().map(|name| name.trim_end_matches(',').into()).collect(),
+            "points" => {
+                self.points_of = rest.split_whitespace().map(|name| name.trim_end_matches(',').into()).collect()
+            }
             "replay-only" => self.replay_only = true,
             "definitions" | "events" | "summary" => ensure!(rest.is_empty(), "{section} takes nothing"),
             other => bail!("no section is called {other}"),

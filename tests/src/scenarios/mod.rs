@@ -18,7 +18,9 @@ pub fn trials() -> Vec<Trial> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match Scenario::read(&path) {
             Ok(scenario) => trials.extend(of_scenario(&name, Arc::new(scenario))),
-            Err(error) => trials.push(Trial::test(format!("scenarios::{name}"), move || Err(format!("{error:#}").into()))),
+            Err(error) => {
+                trials.push(Trial::test(format!("scenarios::{name}"), move || Err(format!("{error:#}").into())))
+            }
         }
     }
     trials
