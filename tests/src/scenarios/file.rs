@@ -22,6 +22,8 @@ pub struct Scenario {
     pub plugins: Vec<String>,
     /// What is judged by arrival comes out otherwise when the events arrive all at once.
     pub replay_only: bool,
+    /// What comes first decides, and shards run side by side.
+    pub one_shard: bool,
 }
 
 impl Scenario {
@@ -60,6 +62,7 @@ impl Scenario {
                 self.points_of = rest.split_whitespace().map(|name| name.trim_end_matches(',').into()).collect()
             }
             "replay-only" => self.replay_only = true,
+            "one-shard" => self.one_shard = true,
             "definitions" | "events" | "summary" => ensure!(rest.is_empty(), "{section} takes nothing"),
             other => bail!("no section is called {other}"),
         }

@@ -36,7 +36,7 @@ pub fn check(scenario: &Scenario, variant: &Variant) -> Result<()> {
         "--plugins",
         &text(&plugins),
         "--shards",
-        variant.shards,
+        if scenario.one_shard { "1" } else { variant.shards },
         "--batch-bytes",
         variant.batch_bytes,
         "--summary",
