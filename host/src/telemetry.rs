@@ -74,12 +74,23 @@ pub struct ReloadTelemetry {
     pub revision: Gauge,
 }
 
+/// Set from what plugins say about themselves when the text is asked for.
 #[derive(Default)]
 pub struct PluginTelemetry {
-    pub calls: Family<ByPlugin, Counter>,
-    pub rows: Family<ByPlugin, Counter>,
-    pub traps: Family<ByPlugin, Counter>,
+    pub calls: Family<ByPlugin, Gauge>,
+    pub rows: Family<ByPlugin, Gauge>,
+    pub traps: Family<ByPlugin, Gauge>,
     pub quarantined: Family<ByPlugin, Gauge>,
+}
+
+impl PluginTelemetry {
+    pub fn set(&self, plugin: &str, calls: u64, rows: u64, traps: u64, quarantined: bool) {
+        let by = ByPlugin { plugin: plugin.to_owned() };
+        self.calls.get_or_create(&by).set(calls as i64);
+        self.rows.get_or_create(&by).set(rows as i64);
+        self.traps.get_or_create(&by).set(traps as i64);
+        self.quarantined.get_or_create(&by).set(quarantined.into());
+    }
 }
 
 pub struct Telemetry {
@@ -243,12 +254,12 @@ mod tests {
     fn writes_openmetrics() {
         let telemetry = Telemetry::default();
         telemetry.ingest.body_bytes.inc_by(5);
-        telemetry.plugins.calls.get_or_create(&ByPlugin { plugin: "geo_ip".into() }).inc();
+        telemetry.plugins.set("geo_ip", 1, 20, 0, true);
         telemetry.serve.query_seconds.observe(0.01);
         let text = telemetry.encode();
         for line in [
             "tidemark_ingest_body_bytes_total 5",
-            "tidemark_plugin_calls_total{plugin=\"geo_ip\"} 1",
+            "tidemark_plugin_quarantined{plugin=\"geo_ip\"} 1",
             "tidemark_query_seconds_count 1",
             "# UNIT tidemark_lag_seconds seconds",
         ] {

@@ -26,3 +26,4 @@ pub mod sketch;
 pub mod delta;
 pub mod merge;
 pub mod shard;
+pub mod slide;

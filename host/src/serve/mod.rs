@@ -1,3 +1,174 @@
 //! Answers: HTTP, queries, live topics, the page. Knows stores only through their traits.
 
+mod api;
+mod dashboard;
+pub mod listen;
+pub mod live;
 pub mod query;
+pub mod rejects;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::catalog::definitions::Active;
+use crate::store::StateReader;
+use crate::telemetry::Telemetry;
+use crate::time::{Clock, Millis};
+use crate::web::{Access, ApiError, Keys, bearer};
+use live::Live;
+use query::Evaluator;
+use rejects::Rejects;
+
+/// Queries answered at a time; the others wait.
+const QUERIES_AT_ONCE_MAX: usize = 8;
+
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub keys: Keys,
+    /// Other origins whose pages may open a live connection, as browsers send them: `https://example.com`.
+    pub allow_origin: Vec<String>,
+    /// How often live topics are refreshed.
+    pub refresh_ms: Millis,
+}
+
+/// What the rest of the host tells about itself. Cheap to call.
+pub trait Host: Send + Sync {
+    fn plugins(&self) -> Vec<PluginStatus>;
+    fn status(&self) -> HostStatus;
+    /// Everything acknowledged before the start is visible, and writing works; else what is wrong.
+    fn ready(&self) -> Result<(), String>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PluginStatus {
+    pub name: String,
+    pub file: String,
+    pub digest: String,
+    /// `enricher` or `detector`.
+    pub kind: String,
+    pub version: String,
+    pub description: String,
+    /// `live` or `quarantined`.
+    pub state: String,
+    pub calls: u64,
+    pub rows: u64,
+    pub memo_hits: u64,
+    pub memo_misses: u64,
+    pub ns_per_row: f64,
+    pub traps: u64,
+    pub last_error: Option<String>,
+    /// `enrich.device`, `anomalies.active_users`, …
+    pub used_by: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostStatus {
+    pub started_at: Millis,
+    pub events_total: u64,
+    pub events_per_s: f64,
+    pub rejected_total: u64,
+    pub late_total: u64,
+    pub duplicates_total: u64,
+    /// From the newest event's arrival to its being visible.
+    pub lag_ms: Millis,
+}
+
+pub struct Services {
+    pub active: Arc<ArcSwap<Active>>,
+    pub host: Arc<dyn Host>,
+    pub rejects: Arc<Rejects>,
+    pub telemetry: Arc<Telemetry>,
+    pub clock: Clock,
+    pub settings: Settings,
+    pub evaluator: Arc<Evaluator>,
+    pub live: Arc<Live>,
+    queries: Semaphore,
+}
+
+impl Services {
+    pub fn new(
+        reader: Arc<dyn StateReader>,
+        active: Arc<ArcSwap<Active>>,
+        host: Arc<dyn Host>,
+        telemetry: Arc<Telemetry>,
+        clock: Clock,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let evaluator = Arc::new(Evaluator::new(reader));
+        let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone());
+        let (rejects, queries) = (Arc::default(), Semaphore::new(QUERIES_AT_ONCE_MAX));
+        Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, queries })
+    }
+}
+
+/// Everything the host answers. `events` are the routes that take events.
+pub fn router(services: Arc<Services>, events: Router) -> Router {
+    let readers = Router::new()
+        .route("/v1/metrics", get(api::metrics))
+        .route("/v1/query", get(api::query))
+        .route("/v1/dimensions/{name}", get(api::dimension))
+        .route("/v1/definitions", get(api::definitions))
+        .route("/v1/plugins", get(api::plugins))
+        .route("/v1/rejects", get(api::rejects))
+        .route("/v1/status", get(api::status))
+        .route("/metrics", get(api::open_metrics))
+        .route_layer(middleware::from_fn_with_state(services.clone(), readers_only));
+    Router::new()
+        .merge(readers)
+        // Browsers cannot set headers on a WebSocket: it looks for its key itself.
+        .route("/v1/live", get(live::socket::open))
+        .route("/health/live", get(api::health_live))
+        .route("/health/ready", get(api::health_ready))
+        // The page holds no data; it asks for its key and sends it along with what it asks for.
+        .route("/", get(|headers: HeaderMap| async move { dashboard::index(&headers) }))
+        .with_state(services)
+        .merge(events)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::map_response(no_sniff))
+}
+
+async fn readers_only(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+    match services.settings.keys.allow(Access::Read, bearer(request.headers())) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A file of the page, or nothing.
+async fn not_found(request: Request) -> Response {
+    let file = dashboard::file(request.uri().path().trim_start_matches('/'), request.headers());
+    if let Some(file) = file.filter(|_| matches!(*request.method(), Method::GET | Method::HEAD)) {
+        return file;
+    }
+    let message = format!("there is nothing at `{}`", request.uri().path());
+    let help = "docs/protocol.md lists what there is.";
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message, help).into_response()
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    let message = format!("`{}` does not take {}", request.uri().path(), request.method());
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+        "The `Allow` header says what it takes.",
+    )
+}
+
+async fn no_sniff(mut response: Response) -> Response {
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -19,6 +19,13 @@ pub struct Progress {
     pub closed_until: Millis,
 }
 
+impl Progress {
+    /// How many of the grid's steps, from its first on, are closed.
+    pub fn closed_steps(&self, grid: Grid) -> usize {
+        ((self.closed_until - grid.from).div_euclid(grid.step_ms).max(0) as usize).min(grid.steps)
+    }
+}
+
 /// Points of one combination of labels, at steps of the grid. Ascending.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {

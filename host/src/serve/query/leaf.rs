@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::bind::Leaf;
-use super::window::slide;
+use crate::engine::slide::slide;
 use crate::store::{ReadRequest, Resolution, StateColumn, StateReader, StateSeries};
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 use crate::web::ApiError;

@@ -3,22 +3,30 @@
 //! The way of a question: `request` (URL → question) → `bind` (names → aggregates to read) → `leaf` (states → windows) →
 //! `combine` (windows → points) → `answer` (points → JSON).
 
+pub mod answer;
 pub mod bind;
 pub mod combine;
 pub mod leaf;
 pub mod replay;
 pub mod request;
-mod window;
+pub mod view;
 
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
-use bind::Bound;
-use combine::{Empty, POINTS_MAX, Progress, Series, combine};
-use leaf::{Grid, LeafAnswer, read_leaf};
+use std::sync::Arc;
 
+use answer::{Head, write_answer};
+use bind::{Bound, bind, find_metric};
+use combine::Progress;
+use leaf::{Grid, LeafAnswer, read_leaf};
+use request::Question;
+use view::{View, rules_of, span_of, view};
+
+use crate::anomaly::VerdictMemo;
+use crate::catalog::definitions::Active;
 use crate::store::StateReader;
 use crate::time::Millis;
 use crate::web::ApiError;
@@ -26,17 +34,43 @@ use crate::web::ApiError;
 /// Reads of a composite's parts are repeated so often at most to see all of them at one point in time.
 const READS_MAX: usize = 3;
 
-/// Points of a bound question, and how new they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Evaluated {
-    pub seq: u64,
-    pub grid: Grid,
-    pub progress: Progress,
-    pub series: Vec<Series>,
+/// Answers questions, and remembers what answering them cost.
+pub struct Evaluator {
+    pub reader: Arc<dyn StateReader>,
+    pub memo: VerdictMemo,
 }
 
-pub fn progress(reader: &dyn StateReader, now: Millis) -> Progress {
-    Progress { now, closed_until: reader.provisional_from().start() }
+impl Evaluator {
+    pub fn new(reader: Arc<dyn StateReader>) -> Self {
+        Self { reader, memo: VerdictMemo::default() }
+    }
+
+    pub fn progress(&self, now: Millis) -> Progress {
+        Progress { now, closed_until: self.reader.provisional_from().start() }
+    }
+
+    pub fn answer(&self, active: &Active, question: &Question, now: Millis) -> Result<View, ApiError> {
+        let bound = bind(active, &question.subject)?;
+        let ahead_ms = active.definitions.plan.event.ahead_ms;
+        let asked = grid_of(question.from, question.to, question.step_ms, now, &bound, ahead_ms);
+        let rules = rules_of(active, &question.subject, question.step_ms);
+        let span = span_of(asked, &rules, now);
+        // Asked before the states are read: what closes in between is still shown as open, never the other way round.
+        let progress = self.progress(now);
+        let answers = read_leaves(self.reader.as_ref(), &bound, span.grid, now)?;
+        let leaves: Vec<&LeafAnswer> = answers.iter().collect();
+        view(&bound, &leaves, span, progress, &rules, &self.memo)
+    }
+
+    /// The body of an answer to `GET /v1/query`.
+    pub fn answer_json(&self, active: &Active, question: &Question, now: Millis) -> Result<Vec<u8>, ApiError> {
+        let view = self.answer(active, question, now)?;
+        let (_, metric) = find_metric(&active.definitions, &question.subject.metric)?;
+        let Question { step_ms, from, to, .. } = *question;
+        let unit = metric.unit.as_deref();
+        let head = Head { metric: &metric.name, unit, step_ms, from, to, revision: active.revision };
+        Ok(write_answer(&head, &view))
+    }
 }
 
 /// The windows of every aggregate of a question, at one point in time where that can be had.
@@ -54,28 +88,6 @@ pub fn read_leaves(
         }
     }
     Ok(answers)
-}
-
-pub fn evaluate(reader: &dyn StateReader, bound: &Bound, grid: Grid, now: Millis) -> Result<Evaluated, ApiError> {
-    // Asked before the states are read: what closes in between is still shown as open, never the other way round.
-    let progress = progress(reader, now);
-    let answers = read_leaves(reader, bound, grid, now)?;
-    let leaves: Vec<&LeafAnswer> = answers.iter().collect();
-    let series = combine(bound, &leaves, grid, 0..grid.steps, progress, Empty::Filled, POINTS_MAX)?;
-    let seq = answers.iter().map(|answer| answer.seq).min().unwrap_or(0);
-    Ok(Evaluated { seq, grid, progress, series })
-}
-
-impl Evaluated {
-    /// The first step that is not closed.
-    pub fn provisional_from(&self) -> Option<Millis> {
-        provisional_from(self.grid, self.progress)
-    }
-}
-
-pub fn provisional_from(grid: Grid, progress: Progress) -> Option<Millis> {
-    let closed = (progress.closed_until - grid.from).div_euclid(grid.step_ms).max(0) as usize;
-    (closed < grid.steps).then(|| grid.time(closed))
 }
 
 /// The part of `[from, to)` where points can be: nothing is kept from before, and no event is accepted from after.

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::bind::{Subject, bind};
+use super::combine::Series;
 use super::fake::*;
 use super::leaf::Grid;
 use super::replay::event_points;
@@ -150,7 +151,8 @@ fn collect<'a>(grid: Grid, series: impl IntoIterator<Item = &'a Series>) -> Answ
     let points = |series: &Series| {
         series.points().map(|(step, value)| (grid.time(step), (!value.is_nan()).then_some(value))).collect()
     };
-    series.into_iter().map(|series| (text(&series.labels), points(series))).collect()
+    let with_points = series.into_iter().filter(|series| !series.steps.is_empty());
+    with_points.map(|series| (text(&series.labels), points(series))).collect()
 }
 
 fn assert_same(context: &str, actual: &Answer, expected: &Answer) {
@@ -193,7 +195,8 @@ fn subjects(world: &World, metric: usize) -> Vec<Subject> {
 fn evaluator_and_definition_agree() {
     let mut random = StdRng::seed_from_u64(7);
     for (events, now) in [(0, NOON), (3, NOON), (40, NOON + 1), (400, NOON + 30_000), (3_000, NOON + 59_999)] {
-        let world = World::new();
+        let world = Arc::new(World::new());
+        let evaluator = Evaluator::new(world.clone());
         world.add(random_events(&mut random, events, now - 4 * HOUR_MS, now + 2 * MINUTE_MS));
         let grids = [
             (now - 2 * HOUR_MS, now + MINUTE_MS, MINUTE_MS),
@@ -210,10 +213,12 @@ fn evaluator_and_definition_agree() {
                 for subject in subjects(&world, metric) {
                     let bound = bind(&world.active, &subject).unwrap();
                     let grid = grid_of(round(from), round(to), step, now, &bound, 5 * MINUTE_MS);
-                    let evaluated = evaluate(&world, &bound, grid, now).unwrap();
                     let expected = Asked { world: &world, subject: &subject, grid, progress }.metric(metric, true);
                     let context = format!("{events} events, {subject:?}, step {step}");
-                    assert_same(&context, &collect(grid, &evaluated.series), &expected);
+                    let question = Question { subject, step_ms: step, from: round(from), to: round(to) };
+                    let view = evaluator.answer(&world.active, &question, now).unwrap();
+                    let actual = collect(view.span.grid, view.series.iter().map(|series| &series.points));
+                    assert_same(&context, &actual, &expected);
                 }
             }
         }
@@ -267,7 +272,7 @@ fn what_only_hours_are_kept_of_is_read_in_hours() {
         let bound = bind(&world.active, &subject).unwrap();
         let round = |ms: Millis| ms - ms.rem_euclid(step_ms);
         let grid = grid_of(round(from), round(NOON), step_ms, NOON, &bound, 0);
-        evaluate(&world, &bound, grid, NOON).map_err(|error| error.code)?;
+        read_leaves(&world, &bound, grid, NOON).map_err(|error| error.code)?;
         Ok::<_, &str>(world.reads.lock().unwrap().pop().unwrap().resolution)
     };
     use crate::store::Resolution::{Hour, Minute};

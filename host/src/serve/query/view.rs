@@ -1,0 +1,131 @@
+//! What a question's answer holds: the points of a range, and what the metric's anomaly rules say about them.
+
+use std::ops::Range;
+
+use super::bind::{Bound, Subject};
+use super::combine::{Empty, POINTS_MAX, Progress, Series, combine};
+use super::leaf::{Grid, LeafAnswer, MINUTES_KEPT_MS};
+use crate::anomaly::{Judged, Points, VerdictMemo, judge};
+use crate::catalog::definitions::{Active, AnomalyRule};
+use crate::time::{HOUR_MS, MINUTE_MS, Millis};
+use crate::web::ApiError;
+
+/// Series are judged at this step only.
+pub const JUDGED_STEP_MS: Millis = MINUTE_MS;
+/// So much more than the rule looks back is read, so that a quiet series is known to have begun earlier.
+const LOOKBACK_MARGIN_MS: Millis = HOUR_MS;
+
+/// A range of steps of a grid that begins earlier where rules look back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub grid: Grid,
+    pub range: Range<usize>,
+}
+
+pub struct View {
+    /// Names of the labels.
+    pub by: Vec<String>,
+    pub span: Span,
+    pub progress: Progress,
+    pub seq: u64,
+    pub series: Vec<JudgedSeries>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JudgedSeries {
+    pub points: Series,
+    /// One for each rule that judges the series.
+    pub rules: Vec<RuleJudgement>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleJudgement {
+    pub label: String,
+    pub judged: Vec<Judged>,
+}
+
+/// The rules that judge exactly these series: same dimensions, filters that only choose among the series.
+pub fn rules_of(active: &Active, subject: &Subject, step_ms: Millis) -> Vec<AnomalyRule> {
+    let definitions = &active.definitions;
+    let rules = definitions.rules.iter().filter(|rule| {
+        let by_same = rule.by.len() == subject.by.len() && rule.by.iter().all(|name| subject.by.contains(name));
+        let whole = subject.filters.iter().all(|(name, _)| rule.by.contains(name));
+        let metric = definitions.metrics.get(rule.metric);
+        step_ms == JUDGED_STEP_MS && by_same && whole && metric.is_some_and(|metric| metric.name == subject.metric)
+    });
+    rules.cloned().collect()
+}
+
+/// The grid to read for the points of `asked`.
+pub fn span_of(asked: Grid, rules: &[AnomalyRule], now: Millis) -> Span {
+    let Some(lookback) = rules.iter().map(|rule| rule.kind.lookback_ms()).max().filter(|lookback| *lookback > 0) else {
+        return Span { grid: asked, range: 0..asked.steps };
+    };
+    let oldest = now - MINUTES_KEPT_MS;
+    let wanted = (asked.from - lookback - LOOKBACK_MARGIN_MS).max(oldest).max(0);
+    let from = (wanted - wanted.rem_euclid(asked.step_ms)).min(asked.from);
+    let grid = Grid::new(from, asked.to(), asked.step_ms);
+    Span { grid, range: grid.steps - asked.steps..grid.steps }
+}
+
+/// The answer from the windows of the span's grid.
+pub fn view(
+    bound: &Bound,
+    leaves: &[&LeafAnswer],
+    span: Span,
+    progress: Progress,
+    rules: &[AnomalyRule],
+    memo: &VerdictMemo,
+) -> Result<View, ApiError> {
+    let points = combine(bound, leaves, span.grid, span.range.clone(), progress, Empty::Filled, POINTS_MAX)?;
+    let seq = leaves.iter().map(|leaf| leaf.seq).min().unwrap_or(0);
+    let mut series: Vec<JudgedSeries> =
+        points.into_iter().map(|points| JudgedSeries { points, rules: Vec::new() }).collect();
+    // A total is one series, with points or without. Filters may choose none.
+    if series.is_empty() && bound.by.is_empty() && bound.leaves.iter().all(|leaf| leaf.filters.is_empty()) {
+        series.push(JudgedSeries::default());
+    }
+    if !rules.is_empty() {
+        // Before the range a series may have begun earlier than in it: judged as it is with its past.
+        let past = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Filled, usize::MAX)?;
+        let mut past = past.iter();
+        for series in &mut series {
+            let whole = past.find(|whole| whole.labels == series.points.labels).unwrap_or(&series.points);
+            series.rules = judgements(bound, whole, &span, progress, rules, memo);
+        }
+    }
+    Ok(View { by: bound.by.clone(), span, progress, seq, series })
+}
+
+fn judgements(
+    bound: &Bound,
+    whole: &Series,
+    span: &Span,
+    progress: Progress,
+    rules: &[AnomalyRule],
+    memo: &VerdictMemo,
+) -> Vec<RuleJudgement> {
+    let grid = span.grid;
+    let points = Points {
+        labels: &whole.labels,
+        from: grid.from,
+        step_ms: grid.step_ms,
+        steps: &whole.steps,
+        values: &whole.values,
+        closed: progress.closed_steps(grid),
+        grows: bound.grows,
+    };
+    let judgement = |rule: &AnomalyRule| RuleJudgement {
+        label: rule.kind.label().to_owned(),
+        judged: judge(&rule.kind, &points, span.range.clone(), memo),
+    };
+    rules.iter().map(judgement).collect()
+}
+
+impl View {
+    /// The first step of the range that is not closed.
+    pub fn provisional_from(&self) -> Option<Millis> {
+        let first = self.progress.closed_steps(self.span.grid).max(self.span.range.start);
+        (first < self.span.range.end).then(|| self.span.grid.time(first))
+    }
+}
