@@ -34,7 +34,8 @@ export interface Metric {
   zero_fill: boolean;
   state: string;
   anomalies: { rule: string; by: string[] } | null;
-  changes: { t: number; revision: number }[];
+  /** Where a plugin's change began new state; the revision where the host still knows it. */
+  changes: { t: number; revision: number | null }[];
 }
 
 export interface Dimension {

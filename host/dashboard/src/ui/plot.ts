@@ -20,7 +20,7 @@ export interface PlotModel {
   /** From here on points can still change. */
   provisionalFrom: number;
   /** Where the metric's meaning changed with a plugin. */
-  changes: { t: number; revision: number }[];
+  changes: { t: number; revision: number | null }[];
   window: { from: number; to: number };
 }
 
@@ -226,7 +226,7 @@ export class Plot {
     ctx.fillStyle = this.#ink.text;
     ctx.font = this.#ink.font.replace("12px", `${12 * devicePixelRatio}px`);
     ctx.textBaseline = "top";
-    ctx.textAlign = "left";
+
     for (const { t, revision } of this.model.changes) {
       if (t < this.model.window.from || t > this.model.window.to) continue;
       const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
@@ -234,7 +234,9 @@ export class Plot {
       ctx.moveTo(x, u.bbox.top);
       ctx.lineTo(x, u.bbox.top + u.bbox.height);
       ctx.stroke();
-      ctx.fillText(`r${revision}`, x + 4 * devicePixelRatio, u.bbox.top);
+      const left = x < u.bbox.left + u.bbox.width / 2;
+      ctx.textAlign = left ? "left" : "right";
+      ctx.fillText(revision === null ? "plugin changed" : `plugin changed, r${revision}`, x + (left ? 4 : -4) * devicePixelRatio, u.bbox.top);
     }
     ctx.restore();
   }
