@@ -1,32 +1,37 @@
 //! The keys that events have, the fields wanted at them, and which key follows which.
 //!
-//! Events repeat their keys in a few orders. A key that was seen has an id that knows its bytes and the keys that have
-//! followed it, so that the next key is almost always one compare. What is learned is bounded; when it is full it is
-//! forgotten and learned again. Knows nothing of lines and values.
+//! Events repeat their keys in a few orders. A key that was seen has an id that knows its bytes and what follows it, so
+//! that the next key is almost always one compare. What is learned is bounded; when it is full it is forgotten and
+//! learned again. Knows nothing of lines and values.
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Learned keys, and bytes of their names.
+use super::value::unescape;
+
+/// Learned keys (a power of two), and bytes of their names.
 const KEYS_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 256;
 const FOLLOWERS: usize = 6;
-/// Bytes before the colon that one compare covers.
-pub(super) const WINDOW_BYTES: usize = 16;
+/// Bytes up to the colon that one compare covers.
+const WINDOW_BYTES: usize = 16;
 
 /// No column is wanted.
 pub(super) const NO_COLUMN: u16 = u16::MAX;
-/// Below what no path reads.
-const DEAD: u16 = u16::MAX;
 /// The event itself.
 pub(super) const ROOT: u16 = 0;
+/// Below what no path reads.
+const DEAD: u16 = u16::MAX;
+/// No key stands there.
+const NOWHERE: u16 = u16::MAX - 1;
+const NOT_WANTED: Meaning = Meaning { node: DEAD, column: NO_COLUMN, inner: 0 };
 
 /// Fits no key; fills lists of followers.
 const NEVER: u16 = 0;
+/// Stands for the last key that was too long to be learned.
+const OTHER: u16 = 1;
 /// "Before" the first key of every event.
-pub(super) const START: u16 = 1;
-/// Stands for keys that are not learned.
-const OTHER: u16 = 2;
+pub(super) const START: u16 = 2;
 const FIXED: usize = 3;
 
 /// What a key means at its place.
@@ -36,22 +41,53 @@ pub(super) struct Meaning {
     pub node: u16,
     pub column: u16,
     /// A bit if paths lead through this key (bits may be shared), else 0.
-    pub inner: u64,
+    pub inner: u32,
 }
 
-/// A cache line each.
-#[derive(Clone)]
+/// A key behind a certain other one: in another order it is another one, so that mostly one key follows. A cache line.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Key {
-    /// The last bytes of the quoted name as spelled, at the end of the window, and which of them count.
+    /// What stands before the colon and the colon: the byte before the key, its quote, its name as spelled, its quote.
+    /// Of that the last bytes, at the end of the window, and which bytes of the window count.
     tail: u128,
     mask: u128,
     followers: [u16; FOLLOWERS],
-    /// Bytes from the opening quote to the colon.
-    pub quoted_bytes: u16,
+    /// From the byte before the key to the colon; and `SPECIAL` if the window says too little.
+    bytes: u16,
     parent: u16,
-    name_start: u32,
     pub meaning: Meaning,
+}
+
+const _: () = assert!(size_of::<Key>() == 64);
+
+/// The key is longer than the window, a blank stands before it, or paths lead through it.
+const SPECIAL: u16 = 1 << 15;
+
+impl Key {
+    #[inline(always)]
+    fn is(&self, window: u128, parent: u16) -> bool {
+        window & self.mask == self.tail && self.parent == parent
+    }
+
+    /// From the byte before the key to the colon, or `None`: see what is special.
+    #[inline(always)]
+    pub fn plain_bytes(&self) -> Option<usize> {
+        (self.bytes < SPECIAL).then_some(usize::from(self.bytes))
+    }
+
+    pub fn special_bytes(&self) -> usize {
+        usize::from(self.bytes & !SPECIAL)
+    }
+}
+
+/// What only looking up needs of a key.
+#[derive(Clone, Copy)]
+struct Spelling {
+    name_start: u32,
+    /// Hashes of this key, and of the one it stands behind with the byte before it.
+    own: u32,
+    before: u32,
 }
 
 struct Node {
@@ -64,18 +100,21 @@ struct Node {
 pub(super) struct Keys {
     nodes: Vec<Node>,
     column_of_path: Vec<u16>,
-    keys: Vec<Key>,
+    /// Of these as many are known as there are spellings; the others fit nothing.
+    keys: Box<[Key; KEYS_MAX]>,
+    spellings: Vec<Spelling>,
     names: Vec<u8>,
     ids: HashTable<u16>,
 }
 
 impl Keys {
     pub fn new(paths: &[Vec<String>]) -> Self {
-        let root = Meaning { node: ROOT, column: NO_COLUMN, inner: 0 };
+        let root = Meaning { node: ROOT, ..NOT_WANTED };
         let mut keys = Self {
             nodes: vec![Node { children: Vec::new(), meaning: root, below: Vec::new() }],
             column_of_path: Vec::new(),
-            keys: Vec::new(),
+            keys: vec![UNKNOWN; KEYS_MAX].try_into().unwrap_or_else(|_| unreachable!("as long as the array")),
+            spellings: Vec::new(),
             names: Vec::new(),
             ids: HashTable::new(),
         };
@@ -101,7 +140,7 @@ impl Keys {
 
     #[cfg(test)]
     pub fn learned(&self) -> usize {
-        self.keys.len()
+        self.spellings.len()
     }
 
     pub fn root_column(&self) -> u16 {
@@ -120,11 +159,11 @@ impl Keys {
                 Some((_, child)) => usize::from(*child),
                 None => {
                     let child = self.nodes.len();
-                    assert!(child < usize::from(DEAD), "more segments of paths than a decoder reads");
-                    let meaning = Meaning { node: child as u16, column: NO_COLUMN, inner: 0 };
+                    assert!(child < usize::from(NOWHERE), "more segments of paths than a decoder reads");
+                    let meaning = Meaning { node: child as u16, ..NOT_WANTED };
                     self.nodes.push(Node { children: Vec::new(), meaning, below: Vec::new() });
                     self.nodes[at].children.push((segment.clone().into_bytes(), child as u16));
-                    self.nodes[at].meaning.inner = 1 << at.min(63);
+                    self.nodes[at].meaning.inner = 1 << at.min(31);
                     child
                 }
             };
@@ -145,123 +184,138 @@ impl Keys {
     }
 
     fn forget(&mut self) {
-        let other = Meaning { node: DEAD, column: NO_COLUMN, inner: 0 };
-        let fixed = Key {
-            tail: 1,
-            mask: 0,
-            followers: [NEVER; FOLLOWERS],
-            quoted_bytes: 2,
-            parent: DEAD,
-            name_start: 0,
-            meaning: other,
-        };
-        self.keys.clear();
-        self.keys.resize(FIXED, fixed);
+        self.keys.fill(UNKNOWN);
+        self.spellings.clear();
+        self.spellings.resize(FIXED, Spelling { name_start: 0, own: 0, before: 0 });
         self.names.clear();
         self.ids.clear();
     }
 
-    /// The key before the colon at `colon`, if it is one that has followed `last` before.
     #[inline(always)]
-    pub fn follow(&mut self, buffer: &[u8], colon: usize, last: u16, parent: u16) -> Option<u16> {
-        let window = u128::from_le_bytes(*buffer[..colon].last_chunk::<WINDOW_BYTES>()?);
-        let followers = &self.keys[usize::from(last)].followers;
-        for (rank, &id) in followers.iter().enumerate() {
-            let key = &self.keys[usize::from(id)];
-            if window & key.mask == key.tail && key.parent == parent {
-                if usize::from(key.quoted_bytes) > WINDOW_BYTES && !self.is_long(key, buffer, colon) {
-                    continue;
-                }
-                if rank > 1 {
-                    // A frequent one rises to where it is found at once.
-                    self.keys[usize::from(last)].followers.swap(rank, rank - 1);
-                }
-                return Some(id);
-            }
-        }
-        None
+    pub fn get(&self, id: usize) -> &Key {
+        &self.keys[id % KEYS_MAX]
     }
 
-    /// Compares the whole of a key that is longer than the window.
-    fn is_long(&self, key: &Key, buffer: &[u8], colon: usize) -> bool {
-        let quoted_bytes = usize::from(key.quoted_bytes);
-        colon >= quoted_bytes && buffer[colon - quoted_bytes] == b'"' && {
-            let name = &buffer[colon - quoted_bytes + 1..colon - 1];
-            name == &self.names[key.name_start as usize..][..name.len()]
-        }
-    }
-
+    /// The key before `colon` (if a colon stands there), if it is the one that mostly follows `last`. That is the one
+    /// learned after it, so that the processor need not wait for a load to go on, or the first of its followers.
     #[inline(always)]
-    pub fn get(&self, id: u16) -> &Key {
-        &self.keys[usize::from(id)]
+    pub fn follow(&self, buffer: &[u8], colon: usize, last: usize, parent: u16) -> Option<usize> {
+        let window = window_to(buffer, colon)?;
+        let next = (last + 1) % KEYS_MAX;
+        if self.get(next).is(window, parent) {
+            return Some(next);
+        }
+        let id = usize::from(self.get(last).followers[0]);
+        self.get(id).is(window, parent).then_some(id)
     }
 
-    /// Looks a key up that did not follow, and learns it and that it does. `spelled` stands between its quotes, and
-    /// `name` is what that spells.
-    #[cold]
-    #[inline(never)]
-    pub fn look_up(&mut self, spelled: &[u8], name: &[u8], last: u16, parent: u16) -> (u16, Meaning) {
-        let meaning = self.meaning(name, parent);
-        if spelled.len() > NAME_BYTES_MAX {
-            return (OTHER, meaning);
+    /// The other followers. A frequent one rises to where it is found at once.
+    #[inline(always)]
+    pub fn follow_seldom(&mut self, buffer: &[u8], colon: usize, last: usize, parent: u16) -> Option<usize> {
+        let window = window_to(buffer, colon)?;
+        let followers = self.keys[last].followers;
+        let rank = (1..FOLLOWERS).find(|rank| self.get(usize::from(followers[*rank])).is(window, parent))?;
+        if rank > 1 {
+            self.keys[last].followers.swap(rank, rank - 1);
         }
-        let hash = xxh3_64_with_seed(spelled, u64::from(parent));
-        let (keys, names) = (&self.keys, &self.names);
-        let known = self.ids.find(hash, |&id| {
-            let key = &keys[usize::from(id)];
-            key.parent == parent
-                && usize::from(key.quoted_bytes) == spelled.len() + 2
-                && &names[key.name_start as usize..][..spelled.len()] == spelled
+        Some(usize::from(followers[rank]))
+    }
+
+    /// Whether the whole of a key stands before a colon, not only what the window says.
+    pub fn is_whole(&self, id: usize, buffer: &[u8], colon: usize) -> bool {
+        let quoted = buffer[..colon].strip_suffix(b"\"").and_then(|before| before.strip_suffix(self.spelled(id)));
+        quoted.is_some_and(|before| before.ends_with(b"\""))
+    }
+
+    /// The key that is spelled like this between its quotes, behind a byte `lead`; from now on it is known to follow
+    /// `last`. Ids from before may mean other keys afterwards. `None`: an escape is none.
+    pub fn look_up(&mut self, lead: u8, spelled: &[u8], last: usize, parent: u16) -> Option<usize> {
+        let before = self.spellings[last].own.wrapping_add(u32::from(lead));
+        let hash = hash_of(spelled, parent, before);
+        let known = self.ids.find(hash, |id| {
+            let id = usize::from(*id);
+            self.keys[id].parent == parent && self.spellings[id].before == before && self.spelled(id) == spelled
         });
         let id = match known {
-            Some(&id) => id,
-            None => self.learn(spelled, hash, parent, meaning),
+            Some(id) => *id,
+            None => self.learn(lead, spelled, hash, parent, before)?,
         };
-        if let Some(last) = self.keys.get_mut(usize::from(last)) {
+        if usize::from(id) != last + 1 && last < self.spellings.len() {
             // The first three stay, the others make room in turn.
-            let free = last.followers.iter().position(|&follower| follower == NEVER);
-            last.followers[free.unwrap_or(3 + usize::from(id) % (FOLLOWERS - 3))] = id;
+            let followers = &mut self.keys[last].followers;
+            let place = followers.iter().position(|follower| *follower == NEVER || *follower == id);
+            followers[place.unwrap_or(3 + usize::from(id) % (FOLLOWERS - 3))] = id;
         }
-        (id, meaning)
+        Some(usize::from(id))
+    }
+
+    fn spelled(&self, id: usize) -> &[u8] {
+        spelled_of(&self.keys[id], &self.spellings[id], &self.names)
+    }
+
+    fn learn(&mut self, lead: u8, spelled: &[u8], hash: u64, parent: u16, before: u32) -> Option<u16> {
+        let meaning = if spelled.contains(&b'\\') {
+            let mut name = Vec::new();
+            unescape(spelled, &mut name)?;
+            self.meaning(&name, parent)
+        } else {
+            self.meaning(spelled, parent)
+        };
+        if spelled.len() > NAME_BYTES_MAX {
+            self.keys[usize::from(OTHER)].meaning = meaning;
+            return Some(OTHER);
+        }
+        if self.spellings.len() == KEYS_MAX {
+            self.forget();
+        }
+        let id = self.spellings.len() as u16;
+        let whole = [&[lead, b'"'], spelled, b"\":"].concat();
+        let (tail, mask) = window_of(&whole);
+        let special = whole.len() > WINDOW_BYTES || meaning.inner != 0 || !matches!(lead, b',' | b'{');
+        let bytes = (whole.len() - 1) as u16 | if special { SPECIAL } else { 0 };
+        self.keys[usize::from(id)] = Key { tail, mask, followers: [NEVER; FOLLOWERS], bytes, parent, meaning };
+        let own = hash_of(spelled, parent, 0) as u32;
+        self.spellings.push(Spelling { name_start: self.names.len() as u32, own, before });
+        self.names.extend_from_slice(spelled);
+        let (keys, spellings, names) = (&self.keys, &self.spellings, &self.names);
+        self.ids.insert_unique(hash, id, |&id| {
+            let (key, spelling) = (&keys[usize::from(id)], &spellings[usize::from(id)]);
+            hash_of(spelled_of(key, spelling, names), key.parent, spelling.before)
+        });
+        Some(id)
     }
 
     fn meaning(&self, name: &[u8], parent: u16) -> Meaning {
         let children = self.nodes.get(usize::from(parent)).map_or(&[][..], |node| &node.children);
         match children.iter().find(|(child, _)| child == name) {
             Some((_, child)) => self.nodes[usize::from(*child)].meaning,
-            None => Meaning { node: DEAD, column: NO_COLUMN, inner: 0 },
+            None => NOT_WANTED,
         }
     }
+}
 
-    fn learn(&mut self, spelled: &[u8], hash: u64, parent: u16, meaning: Meaning) -> u16 {
-        if self.keys.len() == KEYS_MAX {
-            self.forget();
-        }
-        let id = self.keys.len() as u16;
-        let quoted_bytes = spelled.len() + 2;
-        let mut window = [0; WINDOW_BYTES];
-        let mut mask = [0; WINDOW_BYTES];
-        let quoted = [b"\"", spelled, b"\""].concat();
-        let covered = quoted_bytes.min(WINDOW_BYTES);
-        window[WINDOW_BYTES - covered..].copy_from_slice(&quoted[quoted_bytes - covered..]);
-        mask[WINDOW_BYTES - covered..].fill(0xff);
-        let name_start = self.names.len() as u32;
-        self.names.extend_from_slice(spelled);
-        self.keys.push(Key {
-            tail: u128::from_le_bytes(window),
-            mask: u128::from_le_bytes(mask),
-            followers: [NEVER; FOLLOWERS],
-            quoted_bytes: quoted_bytes as u16,
-            parent,
-            name_start,
-            meaning,
-        });
-        let (keys, names) = (&self.keys, &self.names);
-        self.ids.insert_unique(hash, id, |&id| {
-            let key = &keys[usize::from(id)];
-            let name = &names[key.name_start as usize..][..usize::from(key.quoted_bytes) - 2];
-            xxh3_64_with_seed(name, u64::from(key.parent))
-        });
-        id
-    }
+/// Fits nothing.
+const UNKNOWN: Key =
+    Key { tail: 1, mask: 0, followers: [NEVER; FOLLOWERS], bytes: SPECIAL | 3, parent: NOWHERE, meaning: NOT_WANTED };
+
+#[inline(always)]
+fn window_to(buffer: &[u8], colon: usize) -> Option<u128> {
+    Some(u128::from_le_bytes(*buffer.get(..=colon)?.last_chunk::<WINDOW_BYTES>()?))
+}
+
+/// The last bytes of `whole` at the end of a window, and which bytes of the window they are.
+fn window_of(whole: &[u8]) -> (u128, u128) {
+    let covered = whole.len().min(WINDOW_BYTES);
+    let (mut tail, mut mask) = ([0; WINDOW_BYTES], [0; WINDOW_BYTES]);
+    tail[WINDOW_BYTES - covered..].copy_from_slice(&whole[whole.len() - covered..]);
+    mask[WINDOW_BYTES - covered..].fill(0xff);
+    (u128::from_le_bytes(tail), u128::from_le_bytes(mask))
+}
+
+fn spelled_of<'a>(key: &Key, spelling: &Spelling, names: &'a [u8]) -> &'a [u8] {
+    &names[spelling.name_start as usize..][..key.special_bytes() - 3]
+}
+
+fn hash_of(spelled: &[u8], parent: u16, before: u32) -> u64 {
+    xxh3_64_with_seed(spelled, u64::from(parent) << 32 | u64::from(before))
 }

@@ -11,6 +11,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod check;
+mod fill;
 mod keys;
 mod rows;
 mod scan;
@@ -26,6 +27,7 @@ pub use value::number;
 
 use keys::Keys;
 use scan::{Level, Scan, Tape};
+use walk::{Line, Walk};
 
 /// Readable bytes that must stand behind a batch in its buffer (zeros or newlines): a block is read without a copy.
 pub const PADDING_BYTES: usize = 128;
@@ -68,7 +70,7 @@ impl std::error::Error for Malformed {}
 pub struct Decoder {
     keys: Keys,
     tape: Tape,
-    frames: [walk::Frame; DEPTH_MAX],
+    walk: Walk,
     event_bytes_max: usize,
     level: Level,
 }
@@ -81,7 +83,7 @@ impl Decoder {
         Self {
             keys: Keys::new(paths),
             tape: Tape::new(event_bytes_max),
-            frames: [walk::Frame::default(); DEPTH_MAX],
+            walk: Walk::new(),
             event_bytes_max,
             level: Level::best(),
         }
@@ -153,19 +155,21 @@ impl Decoder {
         if scan.high && simdutf8::basic::from_utf8(&buffer[start..scan.end]).is_err() {
             return Err(Malformed::NotUtf8);
         }
-        let line = walk::Line {
+        let line = Line {
             buffer,
             start,
             end: scan.end,
             structure: &self.tape.structure[..scan.structure],
             quotes: &self.tape.quotes,
-            quotes_total: scan.quotes_total,
-            backslash: scan.backslash,
+            backslashes: scan.backslashes,
         };
-        if scan.broken || walk::walk(&line, &mut self.keys, &mut self.frames, rows).is_none() {
-            return Err(check::explain(&buffer[start..scan.end]));
-        }
-        Ok(())
+        let broken = scan.broken || {
+            let quotes_outside = self.walk.walk(&line, &mut self.keys);
+            let quotes = quotes_outside.and_then(|some| Some(some + fill::fill(&line, self.walk.spans(), rows.row())?));
+            // As many as keys, strings and arrays have: every string is one string.
+            quotes != Some(scan.quotes_total)
+        };
+        if broken { Err(check::explain(&buffer[start..scan.end])) } else { Ok(()) }
     }
 }
 

@@ -23,6 +23,7 @@ const KINDS: [Kind; 8] =
 
 pub(super) const VALUE_BYTES_MAX: usize = (1 << 28) - 1;
 const UNESCAPED: u32 = 1 << 3;
+const VALUES_IN_LINE: usize = 64 / size_of::<Value>();
 
 /// Kind and place of a value in the batch, or, for a string with escapes, in `Rows`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +39,18 @@ impl Value {
     /// A range of the batch.
     #[inline]
     pub(super) fn new(kind: Kind, start: usize, end: usize) -> Self {
-        Self { start: start as u32, len_and_kind: ((end - start) as u32) << 4 | kind as u32 }
+        Self::of_bits(kind as u32, start, end)
+    }
+
+    #[inline]
+    pub(super) fn of_bits(kind: u32, start: usize, end: usize) -> Self {
+        Self { start: start as u32, len_and_kind: ((end - start) as u32) << 4 | kind }
     }
 
     /// A string in `Rows::scratch`.
     #[inline]
     pub(super) fn unescaped(start: usize, end: usize) -> Self {
-        Self { start: start as u32, len_and_kind: ((end - start) as u32) << 4 | UNESCAPED | Kind::Text as u32 }
+        Self::of_bits(UNESCAPED | Kind::Text as u32, start, end)
     }
 
     #[inline]
@@ -75,6 +81,21 @@ pub struct Reject {
     pub reason: Malformed,
 }
 
+/// The row being read: what is set in it stays if the line proves to be an event.
+pub(super) struct Row<'a> {
+    values: &'a mut [Value],
+    row: usize,
+    stride: usize,
+    pub scratch: &'a mut Vec<u8>,
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    pub fn set(&mut self, column: u16, value: Value) {
+        self.values[usize::from(column) * self.stride + self.row] = value;
+    }
+}
+
 /// Reused for every call.
 #[derive(Default)]
 pub struct Rows {
@@ -87,10 +108,10 @@ pub struct Rows {
     pub end: Vec<u32>,
     pub rejects: Vec<Reject>,
     /// Column after column, each `stride` long.
-    pub(super) values: Vec<Value>,
-    pub(super) stride: usize,
+    values: Vec<Value>,
+    stride: usize,
     column_of_path: Vec<u16>,
-    pub(super) scratch: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Rows {
@@ -117,17 +138,17 @@ impl Rows {
         self.scratch.clear();
         self.column_of_path.clear();
         self.column_of_path.extend_from_slice(column_of_path);
-        self.stride = rows_max;
+        // An odd number of cache lines: the columns' ends must not all compete for the same places in the cache.
+        self.stride = rows_max.next_multiple_of(VALUES_IN_LINE) | VALUES_IN_LINE;
         let columns = column_of_path.iter().max().map_or(0, |&last| usize::from(last) + 1);
         self.values.clear();
-        self.values.resize(columns * rows_max, Value::MISSING);
+        self.values.resize(columns * self.stride, Value::MISSING);
     }
 
-    /// Sets a value of the row being read.
+    /// The row being read.
     #[inline]
-    pub(super) fn set(&mut self, column: u16, value: Value) {
-        let at = usize::from(column) * self.stride + self.len;
-        self.values[at] = value;
+    pub(super) fn row(&mut self) -> Row<'_> {
+        Row { values: &mut self.values, row: self.len, stride: self.stride, scratch: &mut self.scratch }
     }
 
     #[inline]
@@ -142,7 +163,7 @@ impl Rows {
     #[cold]
     pub(super) fn reject(&mut self, reject: Reject) {
         self.rejects.push(reject);
-        let (row, stride) = (self.len, self.stride.max(1));
+        let (row, stride) = (self.len, self.stride);
         self.values.iter_mut().skip(row).step_by(stride).for_each(|value| *value = Value::MISSING);
     }
 

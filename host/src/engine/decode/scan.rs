@@ -54,7 +54,8 @@ pub(super) struct Scan {
     pub structure: usize,
     pub quotes_total: u32,
     pub high: bool,
-    pub backslash: bool,
+    /// Places of the first and the last one; none: the greatest and 0.
+    pub backslashes: (usize, usize),
     /// A string does not end, or a control character or a backslash stands where none may.
     pub broken: bool,
 }
@@ -98,7 +99,7 @@ pub(super) fn scan_with(
     details: impl Fn(&Block) -> Details,
     prefix_xor: impl Fn(u64) -> u64,
 ) -> Scan {
-    let mut scan = Scan::default();
+    let mut scan = Scan { backslashes: (usize::MAX, 0), ..Scan::default() };
     let (mut base, mut block_index) = (start, 0);
     // Carried from block to block: an escape that reaches into the next one, and all ones inside a string.
     let (mut escape, mut inside) = (0_u64, 0_u64);
@@ -118,8 +119,11 @@ pub(super) fn scan_with(
             }
             let backslash = seen.backslash & valid;
             if backslash | escape != 0 {
-                scan.backslash = true;
                 quotes &= !escaped(backslash, &mut escape);
+            }
+            if backslash != 0 {
+                scan.backslashes.0 = scan.backslashes.0.min(base + backslash.trailing_zeros() as usize);
+                scan.backslashes.1 = base + 63 - backslash.leading_zeros() as usize;
             }
             quotes &= valid;
             structure &= valid;

@@ -2,13 +2,24 @@
 //!
 //! Knows nothing of where they stand. Control characters and UTF-8 were checked before.
 
-use super::rows::{Kind, Rows, Value};
+use super::rows::{Kind, Value};
 
 const WINDOW_BYTES: usize = 16;
 const DIGITS_EXACT: usize = 15;
 /// Powers of ten that are exact as `f64` and divide an exact integer with one rounding.
 const POWERS: [f64; DIGITS_EXACT + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// Masks of the last n bytes of a window.
+const LAST_BYTES: [u128; WINDOW_BYTES + 1] = {
+    let mut masks = [0; WINDOW_BYTES + 1];
+    let mut len = 1;
+    while len <= WINDOW_BYTES {
+        masks[len] = u128::MAX << ((WINDOW_BYTES - len) * 8);
+        len += 1;
+    }
+    masks
+};
 
 /// Whether `buffer[start..end]` is a JSON number. Integers and decimals are judged 16 bytes at once.
 #[inline]
@@ -22,7 +33,7 @@ pub(super) fn is_number(buffer: &[u8], start: usize, end: usize) -> bool {
     }
     let window: &[u8; WINDOW_BYTES] = buffer[..end].last_chunk().expect("just compared");
     // As many zeros as the number leaves room for, then its bytes; a digit becomes 0 to 9, all else has a high bit.
-    let values = (u128::from_le_bytes(*window) ^ ZEROS) & (u128::MAX << ((WINDOW_BYTES - len) * 8));
+    let values = (u128::from_le_bytes(*window) ^ ZEROS) & LAST_BYTES[len];
     let others = (((values & LOW) + TO_HIGH) | values) & !LOW;
     let leading_zero = buffer[start] == b'0';
     if others == 0 {
@@ -91,16 +102,33 @@ fn any_number(literal: &[u8]) -> f64 {
     std::str::from_utf8(literal).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The string between two quotes, unescaped into the rows if it has an escape.
+/// `true`, `false` or `null`; a block is readable behind `end`. Which one varies from event to event: no branch.
 #[inline]
-pub(super) fn text(buffer: &[u8], start: usize, end: usize, rows: &mut Rows) -> Option<Value> {
+pub(super) fn literal(buffer: &[u8], begin: usize, end: usize) -> Option<Value> {
+    const TRUE: u64 = u64::from_le_bytes(*b"true\0\0\0\0");
+    const FALSE: u64 = u64::from_le_bytes(*b"false\0\0\0");
+    const NULL: u64 = u64::from_le_bytes(*b"null\0\0\0\0");
+    let len = end - begin;
+    if !matches!(len, 4 | 5) {
+        return None;
+    }
+    let word = u64::from_le_bytes(*buffer[begin..].first_chunk()?) & (u64::MAX >> (64 - 8 * len));
+    let kind = u32::from(word == TRUE) * Kind::True as u32
+        + u32::from(word == FALSE) * Kind::False as u32
+        + u32::from(word == NULL) * Kind::Null as u32;
+    (kind != 0).then(|| Value::of_bits(kind, begin, end))
+}
+
+/// The string between two quotes, unescaped into `scratch` if it has an escape.
+#[inline]
+pub(super) fn text(buffer: &[u8], start: usize, end: usize, scratch: &mut Vec<u8>) -> Option<Value> {
     let spelled = &buffer[start..end];
     if memchr::memchr(b'\\', spelled).is_none() {
         return Some(Value::new(Kind::Text, start, end));
     }
-    let from = rows.scratch.len();
-    unescape(spelled, &mut rows.scratch)?;
-    Some(Value::unescaped(from, rows.scratch.len()))
+    let from = scratch.len();
+    unescape(spelled, scratch)?;
+    Some(Value::unescaped(from, scratch.len()))
 }
 
 /// Appends what an escaped string spells; `None` where an escape is none, or half a surrogate pair.

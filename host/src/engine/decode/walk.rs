@@ -4,9 +4,8 @@
 //! it is recognized, and so the value is all that stands between. That every string is one string is known from the
 //! number of quotes. Knows nothing of blocks, nor of how keys are recognized.
 
-use super::keys::{Keys, Meaning, NO_COLUMN, ROOT, START};
-use super::rows::{Kind, Rows, Value};
-use super::{DEPTH_MAX, check, is_blank, value};
+use super::keys::{Keys, NO_COLUMN, ROOT, START};
+use super::{DEPTH_MAX, is_blank};
 
 /// A scanned line; places are in `buffer`.
 pub(super) struct Line<'a> {
@@ -16,203 +15,249 @@ pub(super) struct Line<'a> {
     pub structure: &'a [u32],
     /// A bit a byte from `start`.
     pub quotes: &'a [u64],
-    pub quotes_total: u32,
-    /// Some string has an escape.
-    pub backslash: bool,
+    /// Places of the first and the last one, which have none between them if there is none.
+    pub backslashes: (usize, usize),
 }
 
 /// An object that is open: what its parent needs when it closes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Frame {
+struct Frame {
     parent: u16,
     column: u16,
     start: u32,
 }
 
-// What a value begins with and what it ends with must have a bit in common.
-const TEXT: u8 = 1;
-const NUMBER: u8 = 2;
-const TRUE: u8 = 4;
-const FALSE: u8 = 8;
-const NULL: u8 = 16;
-/// An object or an array that has been walked: its closing bracket stands for it.
-const CLOSED_OBJECT: u8 = 32;
-const CLOSED_ARRAY: u8 = 64;
-
-const FIRST: [u8; 256] = classes(true);
-const LAST: [u8; 256] = classes(false);
-
-const fn classes(first: bool) -> [u8; 256] {
-    let mut classes = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        classes[byte] = match byte as u8 {
-            b'"' => TEXT,
-            b'0'..=b'9' => NUMBER,
-            b'-' if first => NUMBER,
-            b't' if first => TRUE,
-            b'f' if first => FALSE,
-            b'n' if first => NULL,
-            b'e' if !first => TRUE | FALSE,
-            b'l' if !first => NULL,
-            b'}' => CLOSED_OBJECT,
-            b']' => CLOSED_ARRAY,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    classes
+/// Where a value stands, blanks around it included, and who wants it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Span {
+    pub begin: u32,
+    pub end: u32,
+    pub column: u16,
 }
 
-/// Puts the line's values into the current row; `None`: the line is no event (`check` says why).
-pub(super) fn walk(line: &Line, keys: &mut Keys, frames: &mut [Frame; DEPTH_MAX], rows: &mut Rows) -> Option<()> {
-    let buffer = line.buffer;
-    let mut structure = line.structure.iter();
-    if *structure.next()? as usize != line.start || buffer[line.start] != b'{' {
-        return None;
-    }
-    frames[0] = Frame { parent: ROOT, column: keys.root_column(), start: line.start as u32 };
-    let mut depth = 1;
-    let (mut parent, mut last) = (ROOT, START);
-    // What must stand before the next key: the brace that opened its object, or a comma.
-    let mut lead = b'{';
-    // The value since the last colon: where it begins at the earliest, and who wants it.
-    let (mut value_start, mut column, mut node) = (line.start + 1, NO_COLUMN, ROOT);
-    let (mut quotes, mut seen) = (0, 0_u64);
-    loop {
-        let at = *structure.next()? as usize;
-        match buffer[at] {
-            b':' => {
-                let followed = keys.follow(buffer, at, last, parent).and_then(|id| {
-                    let key = keys.get(id);
-                    Some((id, key.meaning, lead_before(line, at - usize::from(key.quoted_bytes), lead)?))
-                });
-                let (id, meaning, before) = match followed {
-                    Some(followed) => followed,
-                    None => look_up(line, keys, at, last, parent, lead)?,
-                };
-                if lead == b',' {
-                    quotes += finish(line, rows, column, value_start, before)?;
-                }
-                quotes += 2;
-                (last, lead, value_start) = (id, b',', at + 1);
-                (column, node) = (meaning.column, meaning.node);
-                if seen & meaning.inner != 0 {
-                    clear(keys, rows, node);
-                }
-                seen |= meaning.inner;
-            }
-            b'{' => {
-                if depth == DEPTH_MAX || lead == b'{' || !is_all_blank(&buffer[value_start..at]) {
-                    return None;
-                }
-                frames[depth] = Frame { parent, column, start: at as u32 };
-                depth += 1;
-                (parent, lead, value_start, column) = (node, b'{', at + 1, NO_COLUMN);
-            }
-            b'}' => {
-                if lead == b',' {
-                    quotes += finish(line, rows, column, value_start, at)?;
-                } else if !is_all_blank(&buffer[value_start..at]) {
-                    return None;
-                }
-                depth -= 1;
-                let frame = frames[depth];
-                if frame.column != NO_COLUMN {
-                    keep_composite(line, rows, frame.column, Kind::Object, frame.start as usize, at + 1)?;
-                }
-                if depth == 0 {
-                    value_start = at + 1;
-                    break;
-                }
-                (parent, lead, value_start, column) = (frame.parent, b',', at, NO_COLUMN);
-            }
-            b'[' => {
-                if lead == b'{' || !is_all_blank(&buffer[value_start..at]) {
-                    return None;
-                }
-                let close = skip_array(line, &mut structure, depth)?;
-                quotes += quotes_between(line, at, close);
-                if column != NO_COLUMN {
-                    keep_composite(line, rows, column, Kind::Array, at, close + 1)?;
-                }
-                (value_start, column) = (close, NO_COLUMN);
-            }
-            _ => return None,
+/// A walk and what it needs room for.
+pub(super) struct Walk {
+    /// Those of the line in the order of their ends, and room for more.
+    spans: Vec<Span>,
+    spans_len: usize,
+    frames: [Frame; DEPTH_MAX],
+    depth: usize,
+    /// Node and last key of the object that is open.
+    parent: u16,
+    last: u16,
+    /// Where that begins of which the next step finds the end: behind a colon its value, if it is no object or array;
+    /// else the bracket that opened the object or closed the last value.
+    begin: usize,
+    /// The next step.
+    step: usize,
+    /// Quotes of keys and inside arrays.
+    quotes: u32,
+    /// Keys that paths lead through.
+    seen: u32,
+}
+
+impl Walk {
+    pub fn new() -> Self {
+        Self {
+            spans: Vec::new(),
+            spans_len: 0,
+            frames: [Frame::default(); DEPTH_MAX],
+            depth: 0,
+            parent: ROOT,
+            last: START,
+            begin: 0,
+            step: 0,
+            quotes: 0,
+            seen: 0,
         }
     }
-    let whole = structure.next().is_none() && quotes == line.quotes_total && value_start == line.end;
-    whole.then_some(())
+
+    /// Finds the line's values. Returns how many quotes stand elsewhere, in keys and in arrays; `None`: the line is no
+    /// event (`check` says why).
+    pub fn walk(&mut self, line: &Line, keys: &mut Keys) -> Option<u32> {
+        let first = *line.structure.first()? as usize;
+        if first != line.start || line.buffer[first] != b'{' {
+            return None;
+        }
+        // A step ends at most a value and an object that is wanted as a whole.
+        if self.spans.len() < line.structure.len() * 2 {
+            self.spans.resize(line.structure.len() * 2, Span::default());
+        }
+        self.frames[0] = Frame { parent: ROOT, column: keys.root_column(), start: line.start as u32 };
+        (self.depth, self.parent, self.last) = (1, ROOT, START);
+        (self.begin, self.step, self.spans_len, self.quotes, self.seen) = (first, 1, 0, 0, 0);
+        while self.depth > 0 {
+            let at = self.follow(line, keys)?;
+            match line.buffer[at] {
+                b':' => self.key(line, keys, at)?,
+                b'{' => self.open(line, keys, at)?,
+                b'}' => self.close(line, keys, at)?,
+                b'[' => self.array(line, keys, at)?,
+                _ => return None,
+            }
+        }
+        (self.step == line.structure.len() && self.begin + 1 == line.end).then_some(self.quotes)
+    }
+
+    /// Of the line that was walked.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans[..self.spans_len]
+    }
+
+    /// From key to key while each is one that was expected: the loop that matters, and what it needs must stay in
+    /// registers. Returns the step that is another.
+    #[inline(always)]
+    fn follow(&mut self, line: &Line, keys: &Keys) -> Option<usize> {
+        let (buffer, parent) = (line.buffer, self.parent);
+        let mut steps = line.structure[self.step..].iter();
+        let (mut begin, mut last) = (self.begin, usize::from(self.last));
+        let (spans, mut spans_len) = (&mut self.spans[..], self.spans_len);
+        let at = loop {
+            let at = *steps.next()? as usize;
+            let Some(id) = keys.follow(buffer, at, last, parent) else { break at };
+            let end = match keys.get(id).plain_bytes() {
+                Some(bytes) => at - bytes,
+                None => match special(line, keys, id, at, begin, &mut spans[..spans_len], &mut self.seen) {
+                    Some(end) => end,
+                    None => break at,
+                },
+            };
+            if end != begin {
+                let column = keys.get(last).meaning.column;
+                spans[spans_len] = Span { begin: begin as u32, end: end as u32, column };
+                spans_len += 1;
+            } else if buffer[begin] != b'{' {
+                break at;
+            }
+            (last, begin) = (id, at + 1);
+        };
+        let step = line.structure.len() - steps.len();
+        self.quotes += 2 * (step - 1 - self.step) as u32;
+        (self.begin, self.step, self.last, self.spans_len) = (begin, step, last as u16, spans_len);
+        Some(at)
+    }
+
+    /// A key that was not expected.
+    #[inline(never)]
+    fn key(&mut self, line: &Line, keys: &mut Keys, at: usize) -> Option<()> {
+        let last = usize::from(self.last);
+        let seldom = keys.follow_seldom(line.buffer, at, last, self.parent);
+        let plain = seldom.and_then(|id| Some((id, at - keys.get(id).plain_bytes()?)));
+        let (open, close) = match plain {
+            Some(_) => (0, 0),
+            None => quotes_of_key(line, at)?,
+        };
+        let end = match plain {
+            Some((_, end)) => end,
+            None => end_before(line, self.begin, open - 1)?,
+        };
+        if end != self.begin {
+            self.push(self.begin, end, keys.get(last).meaning.column);
+        } else if line.buffer[end] != b'{' {
+            return None;
+        }
+        let id = match plain {
+            Some((id, _)) => id,
+            None => keys.look_up(line.buffer[open - 1], &line.buffer[open + 1..close], last, self.parent)?,
+        };
+        replace_if_seen(keys, id, &mut self.spans[..self.spans_len], &mut self.seen);
+        (self.last, self.begin) = (id as u16, at + 1);
+        self.quotes += 2;
+        Some(())
+    }
+
+    fn open(&mut self, line: &Line, keys: &Keys, at: usize) -> Option<()> {
+        if self.depth == DEPTH_MAX || !is_all_blank(&line.buffer[self.begin..at]) {
+            return None;
+        }
+        let meaning = keys.get(usize::from(self.last)).meaning;
+        self.frames[self.depth] = Frame { parent: self.parent, column: meaning.column, start: at as u32 };
+        (self.depth, self.parent, self.begin) = (self.depth + 1, meaning.node, at);
+        Some(())
+    }
+
+    fn close(&mut self, line: &Line, keys: &Keys, at: usize) -> Option<()> {
+        if line.buffer[self.begin] != b'{' {
+            self.push(self.begin, at, keys.get(usize::from(self.last)).meaning.column);
+        } else if !is_all_blank(&line.buffer[self.begin + 1..at]) {
+            return None;
+        }
+        self.depth -= 1;
+        let frame = self.frames[self.depth];
+        if frame.column != NO_COLUMN {
+            self.push(frame.start as usize, at + 1, frame.column);
+        }
+        (self.parent, self.begin) = (frame.parent, at);
+        Some(())
+    }
+
+    #[inline(never)]
+    fn array(&mut self, line: &Line, keys: &Keys, at: usize) -> Option<()> {
+        if !is_all_blank(&line.buffer[self.begin..at]) {
+            return None;
+        }
+        let steps = skip_array(line, self.step, self.depth)?;
+        let close = line.structure[self.step + steps - 1] as usize;
+        self.step += steps;
+        self.quotes += quotes_between(line, at, close);
+        let column = keys.get(usize::from(self.last)).meaning.column;
+        if column != NO_COLUMN {
+            self.push(at, close + 1, column);
+        }
+        self.begin = close;
+        Some(())
+    }
+
+    fn push(&mut self, begin: usize, end: usize, column: u16) {
+        self.spans[self.spans_len] = Span { begin: begin as u32, end: end as u32, column };
+        self.spans_len += 1;
+    }
 }
 
-/// A value that has ended: all that stands in a range must be one, blanks around it aside. Returns its quotes.
-#[inline(always)]
-fn finish(line: &Line, rows: &mut Rows, column: u16, start: usize, end: usize) -> Option<u32> {
-    let buffer = line.buffer;
-    let (mut start, mut end) = (start, end);
-    let mut class = FIRST[usize::from(buffer[start])] & LAST[usize::from(buffer[end - 1])];
-    if class == 0 {
-        start += buffer[start..end].iter().take_while(|byte| is_blank(**byte)).count();
-        end -= blanks_before(&buffer[start..end]);
-        class = FIRST[usize::from(buffer[start])] & LAST[usize::from(buffer[end - 1])];
-    }
-    if class & (CLOSED_OBJECT | CLOSED_ARRAY) != 0 {
-        return (end == start + 1).then_some(0);
-    }
-    let value = match class {
-        TEXT if end < start + 2 => return None,
-        TEXT if line.backslash => value::text(buffer, start + 1, end - 1, rows)?,
-        TEXT => Value::new(Kind::Text, start + 1, end - 1),
-        NUMBER if value::is_number(buffer, start, end) => Value::new(Kind::Number, start, end),
-        TRUE if &buffer[start..end] == b"true" => Value::new(Kind::True, start, end),
-        FALSE if &buffer[start..end] == b"false" => Value::new(Kind::False, start, end),
-        NULL if &buffer[start..end] == b"null" => Value::new(Kind::Null, start, end),
-        _ => return None,
-    };
-    if column != NO_COLUMN {
-        rows.set(column, value);
-    }
-    Some(u32::from(class & TEXT) * 2)
-}
-
-/// What stands before a key, if it is what must; else the key is none, or its quote was one inside a longer key.
-#[inline(always)]
-fn lead_before(line: &Line, quote: usize, lead: u8) -> Option<usize> {
-    let before = quote - 1;
-    if line.buffer[before] == lead {
-        return Some(before);
-    }
-    let before = before - blanks_before(&line.buffer[line.start..quote]);
-    (line.buffer[before] == lead).then_some(before)
-}
-
-/// The key before a colon that is none of the expected ones: its id, its meaning, and the place of what leads it.
-#[cold]
+/// A key of which the window said too little: the end of what stands before it, or it is none.
 #[inline(never)]
-fn look_up(
+fn special(
     line: &Line,
-    keys: &mut Keys,
+    keys: &Keys,
+    id: usize,
     colon: usize,
-    last: u16,
-    parent: u16,
-    lead: u8,
-) -> Option<(u16, Meaning, usize)> {
-    let buffer = line.buffer;
-    let close = colon - 1 - blanks_before(&buffer[line.start..colon]);
-    if buffer[close] != b'"' {
+    begin: usize,
+    spans: &mut [Span],
+    seen: &mut u32,
+) -> Option<usize> {
+    if !keys.is_whole(id, line.buffer, colon) {
         return None;
     }
-    let open = quote_before(line, close)?;
-    let before = lead_before(line, open, lead)?;
-    let spelled = &buffer[open + 1..close];
-    let (id, meaning) = if spelled.contains(&b'\\') {
-        let mut name = Vec::new();
-        value::unescape(spelled, &mut name)?;
-        keys.look_up(spelled, &name, last, parent)
-    } else {
-        keys.look_up(spelled, spelled, last, parent)
-    };
-    Some((id, meaning, before))
+    let end = end_before(line, begin, colon - keys.get(id).special_bytes())?;
+    replace_if_seen(keys, id, spans, seen);
+    Some(end)
+}
+
+/// The same key again, and paths lead through it: nobody wants what stood below it before.
+fn replace_if_seen(keys: &Keys, id: usize, spans: &mut [Span], seen: &mut u32) {
+    let meaning = keys.get(id).meaning;
+    if *seen & meaning.inner != 0 {
+        let below = keys.below(meaning.node);
+        spans.iter_mut().filter(|span| below.contains(&span.column)).for_each(|span| span.column = NO_COLUMN);
+    }
+    *seen |= meaning.inner;
+}
+
+/// The end of what stands between `begin` and a key, given the byte before the key: the comma, or `begin` itself if
+/// that is the brace before the key. Else the key is none.
+fn end_before(line: &Line, begin: usize, before: usize) -> Option<usize> {
+    let end = before - blanks_before(&line.buffer[line.start..=before]);
+    let byte = line.buffer[end];
+    (byte == b',' || (byte == b'{' && end == begin)).then_some(end)
+}
+
+/// The quotes of the key before a colon.
+fn quotes_of_key(line: &Line, colon: usize) -> Option<(usize, usize)> {
+    let close = colon - 1 - blanks_before(&line.buffer[line.start..colon]);
+    if line.buffer[close] != b'"' {
+        return None;
+    }
+    Some((quote_before(line, close)?, close))
 }
 
 /// The nearest unescaped quote before `at`.
@@ -227,33 +272,16 @@ fn quote_before(line: &Line, at: usize) -> Option<usize> {
     Some(line.start + index * 64 + 63 - word.leading_zeros() as usize)
 }
 
-/// The same key again, and paths lead through it: what stood below counts no more.
-#[cold]
-fn clear(keys: &Keys, rows: &mut Rows, node: u16) {
-    for &column in keys.below(node) {
-        rows.set(column, Value::MISSING);
-    }
-}
-
-/// An object or array that is itself wanted is checked to the last byte.
-#[cold]
-fn keep_composite(line: &Line, rows: &mut Rows, column: u16, kind: Kind, start: usize, end: usize) -> Option<()> {
-    check::value(&line.buffer[start..end]).ok()?;
-    rows.set(column, Value::new(kind, start, end));
-    Some(())
-}
-
-/// From behind an opening `[` to its `]`, inside `depth` others. No path leads into it; brackets must match, and a
-/// colon stands in an object.
-fn skip_array(line: &Line, structure: &mut std::slice::Iter<u32>, depth: usize) -> Option<usize> {
+/// How many steps lead from behind an opening `[`, inside `depth` brackets, to behind its `]`. No path leads into it;
+/// brackets must match, and a colon stands in an object.
+fn skip_array(line: &Line, step: usize, depth: usize) -> Option<usize> {
     let mut arrays = 1_u64;
     let mut inner = 1;
-    loop {
+    for (steps, &at) in line.structure[step..].iter().enumerate() {
         if depth + inner > DEPTH_MAX {
             return None;
         }
-        let at = *structure.next()? as usize;
-        match (line.buffer[at], arrays & 1) {
+        match (line.buffer[at as usize], arrays & 1) {
             (b'{', _) => (arrays, inner) = (arrays << 1, inner + 1),
             (b'[', _) => (arrays, inner) = (arrays << 1 | 1, inner + 1),
             (b'}', 0) | (b']', 1) => (arrays, inner) = (arrays >> 1, inner - 1),
@@ -261,9 +289,10 @@ fn skip_array(line: &Line, structure: &mut std::slice::Iter<u32>, depth: usize) 
             _ => return None,
         }
         if inner == 0 {
-            return Some(at);
+            return Some(steps + 1);
         }
     }
+    None
 }
 
 /// Unescaped quotes in a range.
