@@ -203,8 +203,9 @@ export class Chart {
     const fresh = lines.filter((l) => !this.#order.has(key(l))).sort((a, b) => weight(b) - weight(a));
     for (const l of fresh) this.#order.set(key(l), this.#order.size);
     const ranked = lines.sort((a, b) => this.#order.get(key(a))! - this.#order.get(key(b))!);
-    const shown = this.#isolated.size ? ranked.filter((l) => this.#isolated.has(key(l))) : ranked.slice(0, LINES_MAX);
-    const listed = this.#isolated.size ? ranked.filter((l, i) => i < LINES_MAX || this.#isolated.has(key(l))) : shown;
+    const chosen = ranked.filter((l) => this.#isolated.has(key(l)));
+    const shown = chosen.length ? chosen : ranked.slice(0, LINES_MAX);
+    const listed = chosen.length ? ranked.filter((l, i) => i < LINES_MAX || this.#isolated.has(key(l))) : shown;
     const pick = (l: Line): Pick => {
       const place = this.#page.places.of(dimension, key(l));
       return { key: key(l), name: valueText(key(l)), line: l, ...strokeAt(place, this.#page.scheme) };

@@ -47,6 +47,8 @@ function ink(): Ink {
 
 const AXIS_WIDTH_PX = 56;
 const DRAG_PX_MIN = 8;
+const PADDING_RIGHT_PX = 12;
+const LABEL_HALF_PX = 20; // half of a time's width: one that would be cut off at the edge is left out
 const PROVISIONAL_ALPHA = "59"; // of 255: what can still change is lighter
 
 export class Plot {
@@ -106,14 +108,14 @@ export class Plot {
       width: host.clientWidth,
       height: host.clientHeight,
       ms: 1,
-      padding: [8, 12, 0, 0],
+      padding: [8, PADDING_RIGHT_PX, 0, 0],
       legend: { show: false },
       scales: {
         x: { range: () => [this.model.window.from, this.model.window.to] },
         y: { range: (_u, low, high) => this.#rangeY(low, high) },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (_u, at, _i, _space, incr) => at.map((t) => xLabel(t, incr)) },
+        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (u, at, _i, _space, incr) => at.map((t) => (fits(u, t) ? xLabel(t, incr) : null)) },
         {
           ...axis,
           grid: { stroke: this.#ink.grid, width: 1 },
@@ -310,6 +312,10 @@ function lonely(u: uPlot, series: number, show: boolean): number[] | null {
     if (!none(column[i]) && none(column[i - 1]) && none(column[i + 1])) out.push(i);
   }
   return out;
+}
+
+function fits(u: uPlot, t: number): boolean {
+  return u.valToPos(t, "x") + LABEL_HALF_PX <= u.bbox.width / devicePixelRatio + PADDING_RIGHT_PX;
 }
 
 function xLabel(t: number, incr: number): string {
