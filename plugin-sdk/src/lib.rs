@@ -13,6 +13,7 @@ mod column;
 mod detector;
 mod enricher;
 mod settings;
+mod span;
 mod suggest;
 
 pub mod host;
@@ -25,6 +26,7 @@ pub use enricher::Enricher;
 pub use serde;
 pub use serde_json;
 pub use settings::{Config, Settings};
+pub use span::span;
 
 /// For the export macros only.
 #[doc(hidden)]

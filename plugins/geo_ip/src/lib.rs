@@ -68,3 +68,40 @@ fn country_path(database: &Reader<Vec<u8>>) -> Option<&'static [PathElement<'sta
 fn country<'a>(database: &'a Reader<Vec<u8>>, path: &[PathElement<'_>], address: IpAddr) -> Option<&'a str> {
     database.lookup(address.to_canonical()).ok()?.decode_path(path).ok()?
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemark_plugin::testing::{Value, enrich_one, enricher_cases, grant_file, settings};
+
+    use super::GeoIp;
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    #[test]
+    fn cases() {
+        enricher_cases::<GeoIp>(format!("{HERE}/cases.toml"));
+    }
+
+    #[track_caller]
+    fn check(config: &str, address: &str, expected: Result<Value, &str>) {
+        grant_file("country.mmdb", format!("{HERE}/../country.mmdb"));
+        grant_file("broken.mmdb", format!("{HERE}/Cargo.toml"));
+        let row = enrich_one::<GeoIp>(&settings(&["ip"], &["country"], config), &[Some(address)]);
+        assert_eq!(row.map(|mut values| values.remove(0)), expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn an_unknown_address_has_no_value_unless_told() {
+        check("{}", "10.0.0.1", Ok(Value::Null));
+        check(r#"{"unknown":""}"#, "10.0.0.1", Ok("".into()));
+        check(r#"{"unknown":"XX"}"#, "8.8.8.8", Ok("US".into()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        check(r#"{"unkown":"--"}"#, "8.8.8.8", Err("config: unknown field `unkown`, expected `unknown` or `file`"));
+        check(r#"{"file":"city.mmdb"}"#, "8.8.8.8", Err("\"city.mmdb\" is not among the granted files"));
+        let broken = "broken.mmdb: invalid database: could not find MaxMind DB metadata in file";
+        check(r#"{"file":"broken.mmdb"}"#, "8.8.8.8", Err(broken));
+    }
+}
