@@ -14,10 +14,15 @@ export interface Anomaly {
   rule: string;
 }
 
+/** What a rule expected at a time; `null` where it has no such bound. */
+export type Expectation = [t: number, expected: number | null, lower: number | null, upper: number | null];
+
 export interface SeriesAnswer {
   labels: Labels;
   points: Point[];
   anomalies?: Anomaly[];
+  /** Of series that a rule judges. */
+  band?: Expectation[];
 }
 
 export interface Metric {

@@ -1,12 +1,14 @@
 // A chart's data: a snapshot kept up to date by deltas, and its columns on a common time axis.
 // Knows nothing of sockets or drawing.
-import type { Anomaly, AnomalyMessage, Delta, Labels, Point, SeriesAnswer } from "./contract";
+import type { Anomaly, AnomalyMessage, Delta, Expectation, Labels, Point, SeriesAnswer } from "./contract";
 
 export interface Line {
   labels: Labels;
   /** Ascending in time, one point a step at most. */
   points: Point[];
   anomalies: Anomaly[];
+  /** What was expected, ascending in time. */
+  band: Expectation[];
 }
 
 export class Book {
@@ -17,7 +19,7 @@ export class Book {
   provisionalFrom: number;
 
   constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number }) {
-    this.lines = answer.series.map((s) => ({ labels: s.labels, points: s.points, anomalies: s.anomalies ?? [] }));
+    this.lines = answer.series.map((s) => ({ labels: s.labels, points: s.points, anomalies: s.anomalies ?? [], band: s.band ?? [] }));
     this.stepMs = answer.step_ms;
     this.seq = answer.seq ?? 0;
     this.provisionalFrom = answer.provisional_from ?? Number.POSITIVE_INFINITY;
@@ -26,7 +28,7 @@ export class Book {
   /** False when the delta does not continue from what is known: then only a new snapshot helps. */
   apply(delta: Delta): boolean {
     if (delta.prev !== this.seq) return false;
-    for (const s of delta.new_series ?? []) this.lines.push({ labels: s.labels, points: [], anomalies: [] });
+    for (const s of delta.new_series ?? []) this.lines.push({ labels: s.labels, points: [], anomalies: [], band: [] });
     for (const [index, t, value] of delta.points) {
       const line = this.lines[index];
       if (!line) return false;
@@ -40,6 +42,8 @@ export class Book {
   mark(message: AnomalyMessage): void {
     const line = this.lines.find((l) => sameLabels(l.labels, message.labels));
     if (!line) return;
+    const newest = line.band.at(-1);
+    if (!newest || newest[0] < message.t) line.band.push([message.t, message.expected, message.lower, message.upper]);
     const others = line.anomalies.filter((a) => a.t !== message.t);
     if (!message.cleared) {
       const { t, value, expected, lower, upper, score, rule } = message;
@@ -55,6 +59,7 @@ export class Book {
       let n = 0;
       while (n < line.points.length && line.points[n]![0] < from) n++;
       if (n) line.points.splice(0, n);
+      if (line.band.length && line.band[0]![0] < from) line.band = line.band.filter((e) => e[0] >= from);
       if (line.anomalies.length && line.anomalies[0]!.t < from) line.anomalies = line.anomalies.filter((a) => a.t >= from);
     }
   }

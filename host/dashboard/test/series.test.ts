@@ -30,7 +30,7 @@ describe("a snapshot and its deltas", () => {
   test("new series come after the known ones", () => {
     const b = book();
     expect(b.apply(delta({ new_series: [{ labels: { country: "FR" } }], points: [[2, M, 7]] }))).toBe(true);
-    expect(b.lines[2]).toEqual({ labels: { country: "FR" }, points: [[M, 7]], anomalies: [] });
+    expect(b.lines[2]).toEqual({ labels: { country: "FR" }, points: [[M, 7]], anomalies: [], band: [] });
   });
 
   test("a delta that does not continue changes nothing", () => {
@@ -52,6 +52,7 @@ describe("a snapshot and its deltas", () => {
     b.mark({ ...a, cleared: true });
     expect(b.lines[1]!.anomalies.map((x) => x.t)).toEqual([0]);
     expect(b.lines[0]!.anomalies).toEqual([]);
+    expect(b.lines[1]!.band).toEqual([[M, 9, 8, 10]]);
   });
 
   test("what left the range is forgotten", () => {
@@ -64,15 +65,15 @@ describe("a snapshot and its deltas", () => {
 
 test("columns share the time axis, gaps stay gaps", () => {
   const lines = [
-    { labels: {}, points: [[M, 1], [3 * M, 3]] as Point[], anomalies: [] },
-    { labels: {}, points: points(0, 10, 20, 30, 40, 50), anomalies: [] },
+    { labels: {}, points: [[M, 1], [3 * M, 3]] as Point[], anomalies: [], band: [] },
+    { labels: {}, points: points(0, 10, 20, 30, 40, 50), anomalies: [], band: [] },
   ];
   expect(columns(lines, M, 4 * M, M)).toEqual([[M, 2 * M, 3 * M, 4 * M], [1, null, 3, null], [10, 20, 30, 40]]);
   expect(columns(lines, M + 1, M, M)).toEqual([[], [], []]);
 });
 
 test("values of a line", () => {
-  const line = { labels: {}, points: points(3, null, 7, 5), anomalies: [] };
+  const line = { labels: {}, points: points(3, null, 7, 5), anomalies: [], band: [] };
   expect(valueAt(line, 2 * M)).toBe(7);
   expect(valueAt(line, 9 * M)).toBeNull();
   expect(lastPoint(line)).toEqual([3 * M, 5]);
@@ -94,7 +95,7 @@ test("the minute that has just begun does not stand for now, except where that i
 test("anomalous points that follow one another are one episode", () => {
   const metric = { name: "revenue" } as Metric;
   const at = (minute: number, score: number) => ({ t: minute * M, value: 1, expected: 2, lower: 1.5, upper: 2.5, score, rule: "zscore" });
-  const line = { labels: {}, points: [], anomalies: [at(0, 2), at(1, 4), at(5, 3), at(30, 2.5)] };
+  const line = { labels: {}, points: [], band: [], anomalies: [at(0, 2), at(1, 4), at(5, 3), at(30, 2.5)] };
   const list = newestFirst(episodesOf(metric, line, M));
   expect(list.map((e) => [e.from / M, e.to / M, e.count, e.worst.t / M])).toEqual([[30, 30, 1, 30], [0, 5, 3, 1]]);
   expect(ongoing(list[0]!, M, 33 * M)).toBe(true);

@@ -181,7 +181,7 @@ export class Chart {
       fromZero: this.metric.zero_fill || this.metric.unit === "%" || this.metric.per_ms !== null,
       stepMs: book.stepMs,
       times,
-      lines: this.#picks.map((p, i) => ({ ...p, anomalies: p.line.anomalies, column: values[i]! })),
+      lines: this.#picks.map((p, i) => ({ ...p, anomalies: p.line.anomalies, band: p.line.band, column: values[i]! })),
       provisionalFrom: book.provisionalFrom,
       changes: this.metric.changes,
       window,

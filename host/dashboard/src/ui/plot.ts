@@ -1,6 +1,6 @@
 // One uPlot: how lines, axes and marks are drawn. Knows colours and times, not where data comes from.
 import uPlot from "uplot";
-import type { Anomaly } from "../contract";
+import type { Anomaly, Expectation } from "../contract";
 import { tick, type Figure } from "../format";
 import type { Stroke } from "../palette";
 import { DAY, hourMinute, monthDay } from "../time";
@@ -8,6 +8,7 @@ import { DAY, hourMinute, monthDay } from "../time";
 export interface PlotLine extends Stroke {
   name: string;
   anomalies: Anomaly[];
+  band: Expectation[];
   column: (number | null)[];
 }
 
@@ -49,6 +50,8 @@ const AXIS_WIDTH_PX = 56;
 const DRAG_PX_MIN = 8;
 const PADDING_RIGHT_PX = 12;
 const LABEL_HALF_PX = 20; // half of a time's width: one that would be cut off at the edge is left out
+const BAND_ALPHA = "1f";
+const ODD_BAND_ALPHA = "2e";
 const PROVISIONAL_ALPHA = "59"; // of 255: what can still change is lighter
 
 export class Plot {
@@ -159,7 +162,7 @@ export class Plot {
       width: 1.5,
       stroke: (u) => this.#fading(u, index),
       ...(line.dashed ? { dash: [5, 3] } : {}),
-      ...(alone && this.model.fromZero ? { fill: `${line.colour}12` } : {}),
+      ...(alone && this.model.fromZero && line.band.length === 0 ? { fill: `${line.colour}12` } : {}),
       spanGaps: false,
       points: { show: true, size: 4, width: 0, fill: line.colour, filter: lonely },
     };
@@ -219,8 +222,11 @@ export class Plot {
     ctx.save();
     clip(u);
     for (const line of this.model.lines) {
-      ctx.fillStyle = `${line.colour}2e`;
-      for (const run of runs(line.anomalies, this.model.stepMs)) this.#band(u, run);
+      // Alone, a line has its whole band; among others only where something was odd, else bands hide the lines.
+      const alone = this.model.lines.length === 1 && line.band.length > 0;
+      const band = alone ? line.band : line.anomalies.map((a): Expectation => [a.t, a.expected, a.lower, a.upper]);
+      ctx.fillStyle = line.colour + (alone ? BAND_ALPHA : ODD_BAND_ALPHA);
+      for (const run of runs(band, this.model)) this.#band(u, run);
     }
     ctx.strokeStyle = this.#ink.text;
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
@@ -243,11 +249,11 @@ export class Plot {
     ctx.restore();
   }
 
-  #band(u: uPlot, run: Anomaly[]): void {
+  #band(u: uPlot, run: Expectation[]): void {
     const { ctx, bbox } = u;
-    const least = 3 * devicePixelRatio; // one minute of 24 hours is narrower than can be seen
+    const least = (run.length < 3 ? 3 : 0) * devicePixelRatio; // one minute of 24 hours is narrower than can be seen
     const y = (v: number | null, open: number): number => (v === null ? open : u.valToPos(v, "y", true));
-    const spots = run.map((a) => ({ x: u.valToPos(a.t, "x", true), low: y(a.lower, bbox.top + bbox.height), high: y(a.upper, bbox.top) }));
+    const spots = run.map(([t, , lower, upper]) => ({ x: u.valToPos(t, "x", true), low: y(lower, bbox.top + bbox.height), high: y(upper, bbox.top) }));
     const first = spots[0]!;
     const last = spots.at(-1)!;
     ctx.beginPath();
@@ -290,14 +296,15 @@ function clip(u: uPlot, room = 0): void {
   u.ctx.clip();
 }
 
-/** Anomalies that follow one another step by step. */
-function runs(anomalies: Anomaly[], stepMs: number): Anomaly[][] {
-  const out: Anomaly[][] = [];
-  for (const a of anomalies) {
-    if (a.lower === null && a.upper === null) continue;
+/** Expectations of the drawn time that follow one another step by step. */
+function runs(band: Expectation[], { stepMs, window }: PlotModel): Expectation[][] {
+  const out: Expectation[][] = [];
+  for (const e of band) {
+    const [t, , lower, upper] = e;
+    if ((lower === null && upper === null) || t < window.from - stepMs || t > window.to + stepMs) continue;
     const run = out.at(-1);
-    if (run && a.t - run.at(-1)!.t <= stepMs) run.push(a);
-    else out.push([a]);
+    if (run && t - run.at(-1)![0] <= stepMs) run.push(e);
+    else out.push([e]);
   }
   return out;
 }
