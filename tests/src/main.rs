@@ -2,6 +2,7 @@
 
 mod binary;
 mod dependencies;
+mod hostile;
 mod scenarios;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [dependencies::trials(), scenarios::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> =
+        [dependencies::trials(), hostile::trials(), scenarios::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
