@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::catalog::definitions::Definitions;
 use crate::catalog::diagnostic::Diagnostic;
 use crate::catalog::{decode, load};
+use crate::plugin::{Limits, Registry};
 
 /// Validate metrics.toml and its plugins; exit 0 when it is sound, 1 with what is wrong.
 #[derive(Args)]
@@ -18,6 +19,8 @@ pub struct Arguments {
     /// The folder of plugins.
     #[arg(long, default_value = "plugins", env = "TIDEMARK_PLUGINS")]
     plugins: PathBuf,
+    #[command(flatten)]
+    limits: Limits,
     /// For people, or one JSON array of diagnostics.
     #[arg(long, default_value = "text")]
     format: Format,
@@ -32,7 +35,7 @@ enum Format {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let name = arguments.file.display().to_string();
     let bytes = std::fs::read(&arguments.file).with_context(|| format!("cannot read {name}"))?;
-    let plugins = plugins(&arguments.plugins)?;
+    let plugins = Registry::new(arguments.plugins.clone(), arguments.limits.clone(), 1)?;
     let outcome = decode(&name, bytes).and_then(|text| load(&name, &text, &plugins));
     let diagnostics = outcome.as_ref().err().map(Vec::as_slice).unwrap_or_default();
     match (arguments.format, &outcome) {
@@ -65,39 +68,4 @@ fn summary(definitions: &Definitions) -> String {
 
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Until the sandbox is wired in: definitions without plugins are checked in full, a plugin is refused.
-struct NoPlugins;
-
-impl NoPlugins {
-    fn refusal<T>() -> Result<T, crate::engine::extension::PluginError> {
-        let message = "this build runs no plugins".to_owned();
-        Err(crate::engine::extension::PluginError {
-            fault: crate::engine::extension::Fault::Plugin,
-            message,
-            help: None,
-        })
-    }
-}
-
-impl crate::engine::extension::Plugins for NoPlugins {
-    fn enricher(
-        &self,
-        _: &crate::engine::extension::EnricherRequest,
-    ) -> Result<crate::engine::extension::LoadedEnricher, crate::engine::extension::PluginError> {
-        Self::refusal()
-    }
-
-    fn detector(
-        &self,
-        _: &str,
-        _: &str,
-    ) -> Result<crate::engine::extension::LoadedDetector, crate::engine::extension::PluginError> {
-        Self::refusal()
-    }
-}
-
-fn plugins(_folder: &std::path::Path) -> anyhow::Result<NoPlugins> {
-    Ok(NoPlugins)
 }

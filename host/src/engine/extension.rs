@@ -52,7 +52,7 @@ pub trait Detector: Send + Sync {
 }
 
 /// What an `[enrich.*]` table asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EnricherRequest {
     pub plugin: String,
     pub input: Vec<String>,

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::abi::v0_1::detector::exports::tidemark::plugin::detector::{Point, Verdict as Answer, Window};
 use super::abi::v0_1::detector::{DetectorPlugin as Bindings, DetectorPluginPre as Pre};
-use super::component::{Compiled, Kind, plugin_error};
+use super::component::{Compiled, plugin_error};
+use super::described::Described;
 use super::files::Files;
 use super::guest::{Guest, Instance, LogBudget, cut};
 use super::health::{Failure, Health, lock};
 use super::limits::{IDLE_DETECTORS_MAX, LOG_LINE_BYTES_MAX, LOOKBACK_DAYS_MAX};
-use super::registry::Described;
 use super::sandbox::Sandbox;
 use crate::engine::extension::{Detector, Fault, PluginError, Verdict};
 use crate::time::{DAY_MS, Millis};
@@ -30,13 +30,24 @@ pub struct DetectorPlugin {
 
 impl DetectorPlugin {
     /// Starts it, hands it its settings and lets it judge a few points, so that what is wrong with it shows now.
-    pub fn load(
-        sandbox: &Arc<Sandbox>,
-        compiled: &Arc<Compiled>,
-        name: &str,
-        config: &str,
-    ) -> Result<Self, PluginError> {
-        let mut plugin = Self {
+    pub fn load(sandbox: &Arc<Sandbox>, compiled: &Compiled, name: &str, config: &str) -> Result<Self, PluginError> {
+        let mut plugin = Self::idle(sandbox, compiled, name, config)?;
+        let (mut instance, described) = plugin.described()?;
+        let accepted = plugin.configure(&mut instance).map_err(|failure| failure.of(name))?;
+        plugin.lookback_ms = accepted.and_then(lookback).map_err(|message| plugin.rejected(message))?;
+        plugin.dry_run(&mut instance).map_err(|failure| failure.of(name))?;
+        plugin.described = described;
+        lock(&plugin.idle).push(instance);
+        Ok(plugin)
+    }
+
+    /// What a component says of itself, whatever its settings would be.
+    pub fn describe(sandbox: &Arc<Sandbox>, compiled: &Compiled, name: &str) -> Result<Described, PluginError> {
+        Self::idle(sandbox, compiled, name, "{}")?.described().map(|(_, described)| described)
+    }
+
+    fn idle(sandbox: &Arc<Sandbox>, compiled: &Compiled, name: &str, config: &str) -> Result<Self, PluginError> {
+        Ok(Self {
             described: Described::default(),
             health: Health::default(),
             name: name.into(),
@@ -47,19 +58,17 @@ impl DetectorPlugin {
             files: Arc::default(),
             log: LogBudget::new(&sandbox.ticks).into(),
             idle: Mutex::default(),
-        };
-        let failed = |failure: Failure| plugin_error(format!("{name} {}", failure.message), None);
-        let mut instance = plugin.start().map_err(failed)?;
-        let deadline_ms = sandbox.limits.configure_deadline_ms;
+        })
+    }
+
+    fn described(&self) -> Result<(Instance<Bindings>, Described), PluginError> {
+        let failed = |failure: Failure| failure.of(&self.name);
+        let mut instance = self.start().map_err(failed)?;
+        let deadline_ms = self.sandbox.limits.configure_deadline_ms;
         let metadata = instance
             .call(deadline_ms, |store, bindings| bindings.tidemark_plugin_detector().call_describe(store))
             .map_err(failed)?;
-        let lookback_ms = plugin.configure(&mut instance).map_err(failed)?;
-        plugin.lookback_ms = lookback_ms.and_then(lookback).map_err(|message| plugin.rejected(message))?;
-        plugin.described = Described::new(Kind::Detector, metadata.version, metadata.description);
-        plugin.dry_run(&mut instance).map_err(failed)?;
-        lock(&plugin.idle).push(instance);
-        Ok(plugin)
+        Ok((instance, Described::new(metadata)))
     }
 
     /// Bytes of memory of an idle instance.

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::abi::v0_1::enricher::exports::tidemark::plugin::enricher::{Settings, TextColumn as Column};
 use super::abi::v0_1::enricher::{EnricherPlugin as Bindings, EnricherPluginPre as Pre};
-use super::component::{Compiled, Kind, plugin_error};
+use super::component::{Compiled, plugin_error};
+use super::described::Described;
 use super::files::Files;
-use super::guest::{Instance, LogBudget, cut};
+use super::guest::{Guest, Instance, LogBudget, cut};
 use super::health::{Failure, Health, lock};
 use super::limits::LOG_LINE_BYTES_MAX;
-use super::registry::Described;
 use super::sandbox::Sandbox;
 use super::shape;
 use crate::engine::extension::{Enricher, EnricherRequest, Fault, OutputColumn, PluginError, TextColumn};
@@ -18,11 +18,10 @@ use crate::engine::extension::{Enricher, EnricherRequest, Fault, OutputColumn, P
 pub struct EnricherPlugin {
     pub request: EnricherRequest,
     pub described: Described,
-    pub stateful: bool,
     pub health: Health,
     name: Arc<str>,
     sandbox: Arc<Sandbox>,
-    pre: Pre<super::guest::Guest>,
+    pre: Pre<Guest>,
     files: Arc<Files>,
     log: Arc<LogBudget>,
     /// Each is locked by its own shard only.
@@ -33,14 +32,39 @@ impl EnricherPlugin {
     /// Starts it, hands it its settings and runs it dry, so that what is wrong with it shows now.
     pub fn load(
         sandbox: &Arc<Sandbox>,
-        compiled: &Arc<Compiled>,
+        compiled: &Compiled,
         request: &EnricherRequest,
         files: Files,
         shards: usize,
     ) -> Result<Self, PluginError> {
-        let mut plugin = Self {
+        let mut plugin = Self::idle(sandbox, compiled, request, files, shards)?;
+        let (mut instance, described) = plugin.described()?;
+        let accepted = plugin.configure(&mut instance).map_err(|failure| failure.of(&request.plugin))?;
+        accepted.map_err(|message| plugin.rejected(message))?;
+        plugin.dry_run(&mut instance)?;
+        plugin.described = described;
+        // A stateful one has now seen rows that never were.
+        if !plugin.described.stateful {
+            *lock(&plugin.shards[0]) = Some(instance);
+        }
+        Ok(plugin)
+    }
+
+    /// What a component says of itself, whatever its settings would be.
+    pub fn describe(sandbox: &Arc<Sandbox>, compiled: &Compiled, name: &str) -> Result<Described, PluginError> {
+        let request = EnricherRequest { plugin: name.to_owned(), ..EnricherRequest::default() };
+        Self::idle(sandbox, compiled, &request, Files::default(), 1)?.described().map(|(_, described)| described)
+    }
+
+    fn idle(
+        sandbox: &Arc<Sandbox>,
+        compiled: &Compiled,
+        request: &EnricherRequest,
+        files: Files,
+        shards: usize,
+    ) -> Result<Self, PluginError> {
+        Ok(Self {
             described: Described::default(),
-            stateful: false,
             health: Health::default(),
             name: request.plugin.as_str().into(),
             sandbox: sandbox.clone(),
@@ -49,22 +73,17 @@ impl EnricherPlugin {
             log: LogBudget::new(&sandbox.ticks).into(),
             shards: std::iter::repeat_with(Mutex::default).take(shards.max(1)).collect(),
             request: request.clone(),
-        };
-        let failed = |failure: Failure| plugin_error(format!("{} {}", request.plugin, failure.message), None);
-        let mut instance = plugin.start().map_err(failed)?;
-        let deadline_ms = sandbox.limits.configure_deadline_ms;
+        })
+    }
+
+    fn described(&self) -> Result<(Instance<Bindings>, Described), PluginError> {
+        let failed = |failure: Failure| failure.of(&self.name);
+        let mut instance = self.start().map_err(failed)?;
+        let deadline_ms = self.sandbox.limits.configure_deadline_ms;
         let metadata = instance
             .call(deadline_ms, |store, bindings| bindings.tidemark_plugin_enricher().call_describe(store))
             .map_err(failed)?;
-        plugin.configure(&mut instance).map_err(failed)?.map_err(|message| plugin.rejected(message))?;
-        plugin.dry_run(&mut instance)?;
-        (plugin.described, plugin.stateful) =
-            (Described::new(Kind::Enricher, metadata.version, metadata.description), metadata.stateful);
-        // A stateful one has now seen rows that never were.
-        if !plugin.stateful {
-            *lock(&plugin.shards[0]) = Some(instance);
-        }
-        Ok(plugin)
+        Ok((instance, Described::new(metadata)))
     }
 
     /// Bytes of memory of the instance that was started first.

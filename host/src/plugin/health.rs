@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::component::plugin_error;
 use super::limits::FAILURES_IN_A_ROW_MAX;
+use crate::engine::extension::PluginError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,6 +32,11 @@ pub struct Failure {
 impl Failure {
     pub fn shape(message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Shape, message: message.into() }
+    }
+
+    /// As the reason not to take up the plugin.
+    pub fn of(self, plugin: &str) -> PluginError {
+        plugin_error(format!("{plugin} {}", self.message), None)
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 
 /// The defaults are safe for a host that runs plugins of people it does not know.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Limits of plugins")]
 pub struct Limits {
     /// Milliseconds of its own running that a plugin has for one call (at most 1,024 rows, or one judgement)
     #[arg(long = "plugin-deadline-ms", env = "TIDEMARK_PLUGIN_DEADLINE_MS", default_value_t = Limits::default().deadline_ms)]

@@ -3,6 +3,7 @@
 
 mod abi;
 mod component;
+mod described;
 mod detector;
 mod enricher;
 mod files;
@@ -12,8 +13,14 @@ mod limits;
 mod registry;
 mod sandbox;
 mod shape;
+mod workbench;
 
-pub use health::FailureKind;
+pub use component::Kind;
+pub use described::Described;
+pub use detector::DetectorPlugin;
+pub use enricher::EnricherPlugin;
+pub use health::{Failure, FailureKind};
 pub use limits::Limits;
 pub use registry::{PluginStatus, Registry, State};
 pub use sandbox::StartError;
+pub use workbench::Workbench;

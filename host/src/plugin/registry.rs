@@ -13,9 +13,8 @@ use super::component::{self, Compiled, Components, Kind};
 use super::detector::DetectorPlugin;
 use super::enricher::EnricherPlugin;
 use super::files::Files;
-use super::guest::cut;
 use super::health::{FailureKind, Health, lock};
-use super::limits::{LOG_LINE_BYTES_MAX, Limits};
+use super::limits::Limits;
 use super::sandbox::{Sandbox, StartError};
 use crate::engine::extension::{EnricherRequest, Fault, LoadedDetector, LoadedEnricher, PluginError, Plugins};
 use crate::engine::memo::Memo;
@@ -38,29 +37,13 @@ enum Loaded {
     Detector(Arc<DetectorPlugin>),
 }
 
-/// What a plugin says of itself.
-#[derive(Clone, Debug, Default)]
-pub struct Described {
-    pub kind: Option<Kind>,
-    pub version: String,
-    pub description: String,
-}
-
-impl Described {
-    pub fn new(kind: Kind, mut version: String, mut description: String) -> Self {
-        cut(&mut version, LOG_LINE_BYTES_MAX);
-        cut(&mut description, LOG_LINE_BYTES_MAX);
-        Self { kind: Some(kind), version, description }
-    }
-}
-
 /// One plugin as `GET /v1/plugins` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PluginStatus {
     pub name: String,
     pub file: String,
     pub digest: String,
-    pub kind: Option<Kind>,
+    pub kind: Kind,
     pub version: String,
     pub description: String,
     pub state: State,
@@ -159,7 +142,7 @@ impl Plugins for Registry {
         let digest = enricher_digest(&compiled, &files, request);
         let loaded = self.load_once(&digest, || {
             let plugin = EnricherPlugin::load(&self.sandbox, &compiled, request, files, self.shards)?;
-            let memo = (!plugin.stateful).then(Arc::default);
+            let memo = (!plugin.described.stateful).then(Arc::default);
             Ok(Loaded::Enricher(plugin.into(), memo))
         })?;
         match loaded {
@@ -198,9 +181,9 @@ impl Loaded {
     }
 
     fn status(&self, digest: &str) -> PluginStatus {
-        let (described, memo) = match self {
-            Self::Enricher(plugin, memo) => (&plugin.described, memo.as_ref()),
-            Self::Detector(plugin) => (&plugin.described, None),
+        let (kind, described, memo) = match self {
+            Self::Enricher(plugin, memo) => (Kind::Enricher, &plugin.described, memo.as_ref()),
+            Self::Detector(plugin) => (Kind::Detector, &plugin.described, None),
         };
         let health = self.health();
         let failures = health.failures();
@@ -208,7 +191,7 @@ impl Loaded {
             name: self.name().to_owned(),
             file: format!("{}.wasm", self.name()),
             digest: digest.to_owned(),
-            kind: described.kind,
+            kind,
             version: described.version.clone(),
             description: described.description.clone(),
             state: if health.is_quarantined() { State::Quarantined } else { State::Live },
