@@ -56,7 +56,15 @@ pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     {
         static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, panic))));
+        ONCE.call_once(|| {
+            std::panic::set_hook(Box::new(|panic| {
+                let message = panic.payload_as_str().unwrap_or("(no message)");
+                match panic.location() {
+                    Some(place) => log(Level::Error, format_args!("panicked at {place}: {message}")),
+                    None => log(Level::Error, format_args!("panicked: {message}")),
+                }
+            }));
+        });
     }
 }
 
