@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Every test there is, suite by suite. Prints one line for each suite and a closing one; keeps each suite's output in
+# target/test-output. A suite that cannot run is said with its reason, and does not count as passed. Exit 1 if anything failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+out=$PWD/target/test-output
+mkdir -p "$out"
+cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
+passed=0 failed=0 not_run=0 started=$SECONDS
+if [ -t 1 ]; then green=$'\e[32m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'; else green= red= yellow= plain=; fi
+
+# Sum of the numbers before a word in the result lines of cargo, vitest and our own.
+count() { # word, file
+  sed $'s/\e\\[[0-9;]*m//g' "$2" | grep -E '^test result:|^ *Tests +|^[0-9]+ passed, [0-9]+ failed' |
+    grep -oE "[0-9]+ $1" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Runs a suite. One without result lines of its own is one test: it passes or fails as a whole.
+suite() { # name, command…
+  local name=$1 log=$out/${1// /-}.log status at=$SECONDS good bad missed
+  shift
+  "$@" >"$log" 2>&1
+  status=$?
+  good=$(count passed "$log") bad=$(count failed "$log") missed=$(count ignored "$log")
+  if [ $status -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ $status -eq 0 ] && [ $((good + bad)) -eq 0 ]; then good=1; fi
+  passed=$((passed + good)) failed=$((failed + bad)) not_run=$((not_run + missed))
+  if [ "$bad" -gt 0 ]; then
+    echo "${red}FAILED${plain}  $name: $good passed, $bad failed ($((SECONDS - at)) s); the end of $log:"
+    tail -n 60 "$log" | sed 's/^/    /'
+  elif [ "$missed" -gt 0 ]; then
+    echo "${yellow}partly${plain}  $name: $good passed, 0 failed, $missed not run for want of a plugin ($((SECONDS - at)) s)"
+  else
+    echo "${green}ok${plain}      $name: $good passed, 0 failed ($((SECONDS - at)) s)"
+  fi
+}
+
+skip() { # name, reason
+  not_run=$((not_run + 1))
+  echo "${yellow}NOT RUN${plain} $1: $2"
+}
+
+formatting() { scripts/format.sh --check; }
+
+native() { # folder of a workspace of its own
+  CARGO_TARGET_DIR=$cache/native-target/$1 cargo test --quiet --release --manifest-path "$1/Cargo.toml"
+}
+
+plugin_cases() {
+  local manifest good=0 bad=0
+  for manifest in plugins/*/cases.toml; do
+    if target/release/tidemark plugin test "$(dirname "$manifest")"; then good=$((good + 1)); else bad=$((bad + 1)); fi
+  done
+  echo "$good passed, $bad failed"
+  [ $bad -eq 0 ]
+}
+
+browser() {
+  node tests/browser/run.mjs --binary "$PWD/target/release/tidemark" --out "$out/browser"
+}
+
+suite "set-up" scripts/setup.sh test
+suite "formatting" formatting
+suite "build" scripts/build.sh
+suite "clippy" scripts/cargo.sh clippy --release --workspace --all-targets -- -D warnings
+suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib
+suite "plugin SDK" native plugin-sdk
+suite "plugins, native" native plugins
+suite "plugins, in the sandbox" plugin_cases
+suite "page unit tests" npm --prefix host/dashboard test
+suite "scenarios, http, kill -9, reload" scripts/cargo.sh test --release -p tidemark-tests
+if ! command -v chromium >/dev/null; then
+  skip "page in a browser" "no chromium (apt-get install chromium)"
+elif [ ! -d tests/browser/node_modules ]; then
+  skip "page in a browser" "its npm packages could not be installed"
+else
+  suite "page in a browser" browser
+fi
+
+[ $not_run -gt 0 ] && echo "$not_run not run, see above"
+echo "$passed passed, $failed failed in $((SECONDS - started)) s"
+[ $failed -eq 0 ]
