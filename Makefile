@@ -1,7 +1,7 @@
 # Thin: each target says what it does; the work is in scripts/ and cargo.
 # CARGO_TARGET_DIR may point elsewhere (CI keeps it in a cache): the binary still ends up in target/release.
 
-.PHONY: help setup build run check test soak bench fmt lint page clean
+.PHONY: help setup build run check test soak bench fmt lint page
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10

@@ -36,12 +36,17 @@ pub struct Output {
 
 /// Runs `tidemark` with these arguments until it ends.
 pub fn run(arguments: &[&str]) -> Result<Output> {
+    run_in(Path::new("."), arguments)
+}
+
+pub fn run_in(folder: &Path, arguments: &[&str]) -> Result<Output> {
     let binary = tidemark();
     ensure!(binary.exists(), "{} is not there; `make build` makes it", binary.display());
     let output = Command::new("timeout")
         .args(["--signal=KILL", COMMAND_SECONDS_MAX])
         .arg(&binary)
         .args(arguments)
+        .current_dir(folder)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("{} does not start", binary.display()))?;
@@ -50,4 +55,16 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Files of a folder of the sources, by how their names end.
+pub fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let folder = root().join(folder);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    files.sort();
+    files
 }

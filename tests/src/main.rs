@@ -2,6 +2,7 @@
 
 mod binary;
 mod dependencies;
+mod diagnostics;
 mod hostile;
 mod scenarios;
 
@@ -11,7 +12,9 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> =
-        [dependencies::trials(), hostile::trials(), scenarios::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [dependencies::trials(), diagnostics::trials(), hostile::trials(), scenarios::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

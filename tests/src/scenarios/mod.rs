@@ -4,7 +4,6 @@ mod file;
 mod points;
 mod replay;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
@@ -14,7 +13,7 @@ use file::Scenario;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for path in files(&binary::root().join("tests/scenarios")) {
+    for path in binary::files("tests/scenarios", "test") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match Scenario::read(&path) {
             Ok(scenario) => trials.extend(of_scenario(&name, Arc::new(scenario))),
@@ -39,14 +38,4 @@ fn of_scenario(name: &str, scenario: Arc<Scenario>) -> Vec<Trial> {
             .with_ignored_flag(missing)
         })
         .collect()
-}
-
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "test"))
-        .collect();
-    files.sort();
-    files
 }
