@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds every plugin of plugins/ as a WebAssembly component and leaves it as plugins/NAME.wasm.
-# With `hostile` as an argument also the misbehaving plugins of tests/hostile, as target/hostile/hostile_NAME.wasm.
+#   plugins.sh            that
+#   plugins.sh hostile    also the misbehaving plugins of tests/hostile, as target/hostile/hostile_NAME.wasm
+#   plugins.sh test       runs the tests of the SDK and of the plugins, natively; needs no WebAssembly, but the geo data
 #
 # The compiler is the one that wasm-toolchain.sh finds or sets up. Building happens in the cache folder
 # (TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark), so that a fresh clone builds quickly.
@@ -9,6 +11,12 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
 target=wasm32-unknown-unknown
+
+if [ "${1:-}" = test ]; then
+  export CARGO_TARGET_DIR=$cache/plugins-target-native
+  for folder in plugin-sdk plugins; do cargo test --quiet --locked --manifest-path "$root/$folder/Cargo.toml"; done
+  exit
+fi
 
 RUSTC=$("$root/scripts/wasm-toolchain.sh")
 export RUSTC CARGO_TARGET_DIR=$cache/plugins-target CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-component-ld
@@ -28,6 +36,7 @@ place() { # from, to
   echo "plugins: ${2#"$root/"} ($(du -k "$2" | cut -f1) KB)" >&2
 }
 
+[ -d "$CARGO_TARGET_DIR" ] || echo "plugins: building for the first time takes a minute or two" >&2
 for manifest in "$root"/plugins/*/Cargo.toml; do
   folder=$(dirname "$manifest")
   name=$(basename "$folder")

@@ -14,6 +14,9 @@ use tidemark_plugin::{Enricher, Out, Row, Settings, export_enricher, host};
 const FLAT: [PathElement<'static>; 1] = [PathElement::Key("country_code")];
 const NESTED: [PathElement<'static>; 2] = [PathElement::Key("country"), PathElement::Key("iso_code")];
 
+/// An address and some spaces around it; what is longer is not worth reading.
+const ADDRESS_BYTES_MAX: usize = 64;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -44,7 +47,7 @@ impl Enricher for GeoIp {
     }
 
     fn enrich(&mut self, row: Row<'_>, out: &mut Out<'_>) {
-        let Some(address) = row.text(0).and_then(|text| text.trim().parse().ok()) else { return };
+        let Some(address) = row.text(0).and_then(address) else { return };
         let country = country(&self.database, self.path, address).or(self.unknown.as_deref());
         for output in 0..out.len() {
             out.text(output, country);
@@ -53,6 +56,10 @@ impl Enricher for GeoIp {
 }
 
 export_enricher!(GeoIp);
+
+fn address(text: &str) -> Option<IpAddr> {
+    if text.len() > ADDRESS_BYTES_MAX { None } else { text.trim().parse().ok() }
+}
 
 /// The way to the country that the first record with one has.
 fn country_path(database: &Reader<Vec<u8>>) -> Option<&'static [PathElement<'static>]> {

@@ -13,6 +13,10 @@ const OUTPUTS: [&str; 3] = ["device", "browser", "os"];
 type Reader = for<'a> fn(&WootheeResult<'a>, &'a str) -> Option<&'a str>;
 const READERS: [Reader; 3] = [device, |found, _| known(found.name), |found, _| known(found.os)];
 
+/// Longer ones are made by hand: only so much of them is read, so that a batch of them stays far from the deadline
+/// (50 µs for 512 bytes that match nothing). Of 10,000 real ones the longest had 270.
+const AGENT_BYTES_READ: usize = 384;
+
 /// woothee compiles its patterns when they are first needed: these agents need most of them, so that the first rows do
 /// not pay for it.
 const WARM_UP: [&str; 4] = [
@@ -44,6 +48,7 @@ impl Enricher for UserAgent {
 
     fn enrich(&mut self, row: Row<'_>, out: &mut Out<'_>) {
         let Some(agent) = row.text(0) else { return };
+        let agent = &agent[..agent.floor_char_boundary(AGENT_BYTES_READ)];
         let Some(found) = self.parser.parse(agent) else { return };
         for (output, read) in self.readers.iter().enumerate() {
             out.text(output, read(&found, agent));
@@ -100,6 +105,16 @@ mod tests {
         let two = settings(&["ua"], &["os", "device"], "{}");
         let row = enrich_one::<UserAgent>(&two, &[Some("Mozilla/5.0 (Windows NT 10.0; rv:115.0) Firefox/115.0")]);
         assert_eq!(row, Ok(vec![Value::from("Windows 10"), Value::from("desktop")]));
+    }
+
+    #[test]
+    fn of_a_very_long_one_the_beginning_is_read() {
+        let device = |agent: &str| enrich_one::<UserAgent>(&settings(&["ua"], &["device"], "{}"), &[Some(agent)]);
+        for shift in 0..4 {
+            let long = format!("{}{}", "x".repeat(shift), "curl/8.0 €".repeat(50_000));
+            let wanted = if shift == 0 { Value::from("bot") } else { Value::Null };
+            assert_eq!(device(&long), Ok(vec![wanted]), "{shift}");
+        }
     }
 
     #[test]
