@@ -3,7 +3,11 @@
 mod binary;
 mod dependencies;
 mod diagnostics;
+mod host;
 mod hostile;
+mod http;
+mod kill;
+mod reload;
 mod scenarios;
 
 use std::process::ExitCode;
@@ -12,9 +16,15 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [dependencies::trials(), diagnostics::trials(), hostile::trials(), scenarios::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let suites: [fn() -> Vec<Trial>; 7] = [
+        dependencies::trials,
+        diagnostics::trials,
+        hostile::trials,
+        http::trials,
+        kill::trials,
+        reload::trials,
+        scenarios::trials,
+    ];
+    let trials = suites.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

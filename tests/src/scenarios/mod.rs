@@ -1,7 +1,7 @@
 //! Scenarios: what goes in and what must come out, as files in `tests/scenarios`. A new behaviour is a new file.
 
 mod file;
-mod points;
+pub mod points;
 mod replay;
 
 use std::sync::Arc;

@@ -1,0 +1,61 @@
+//! The HTTP contract with ordinary and odd inputs, against a real host.
+
+mod ingest;
+mod live;
+mod query;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+
+use crate::host::{Answer, Home, Host, until};
+
+pub const DEFINITIONS: &str = r#"
+[event]
+time = "ts"
+id = "id"
+
+[dimensions]
+country = {}
+device = {}
+
+[metrics]
+events = "count()"
+revenue = { value = "sum(x)", window = "1h", unit = "USD" }
+mean = "avg(x)"
+share = "revenue / events"
+"#;
+
+pub fn trials() -> Vec<Trial> {
+    [ingest::CHECKS, query::CHECKS, live::CHECKS]
+        .concat()
+        .into_iter()
+        .map(|(name, check)| Trial::test(format!("http::{name}"), move || check().map_err(|e| format!("{e:#}").into())))
+        .collect()
+}
+
+pub type Check = (&'static str, fn() -> Result<()>);
+
+pub fn start() -> Result<(Home, Host)> {
+    let home = Home::new(DEFINITIONS)?;
+    let host = home.start_ready()?;
+    Ok((home, host))
+}
+
+/// Waits until the total of `events` is this, and never sees more.
+pub fn counted(host: &Host, expected: f64) -> Result<()> {
+    until(&format!("{expected} events"), || {
+        let total: f64 = host.sums("metric=events&from=-24h&to=%2B10m")?.values().sum();
+        ensure!(total <= expected, "{total} events, and {expected} were sent");
+        Ok((total == expected).then_some(()))
+    })
+}
+
+/// Status, and the code of an error.
+pub fn refused(answer: &Answer, status: u16, code: &str) -> Result<()> {
+    ensure!(answer.status == status, "{} instead of {status}: {}", answer.status, answer.text);
+    let error = &answer.json()?["error"];
+    ensure!(error["code"] == code, "code {} instead of {code}", error["code"]);
+    let told = |member: &str| error[member].as_str().is_some_and(|text| !text.is_empty());
+    ensure!(told("message") && told("help"), "{error}");
+    Ok(())
+}
