@@ -20,8 +20,9 @@ fi
 
 RUSTC=$("$root/scripts/wasm-toolchain.sh")
 export RUSTC CARGO_TARGET_DIR=$cache/plugins-target CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-component-ld
-# Paths are cut so that the same source gives the same digest on every machine: a plugin's digest is part of a metric.
-export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"$'\x1f'"--remap-path-prefix=$root=/tidemark"
+mkdir -p "$cache"
+exec 9> "$cache/plugins.lock"
+flock 9 # clones share the folder: one must not take what another has just built
 
 # Builds the crate in a folder.
 build() { # folder
