@@ -2,6 +2,7 @@
 
 mod file;
 pub mod points;
+mod random;
 mod replay;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
             }
         }
     }
+    trials.extend(random::trials());
     trials
 }
 
