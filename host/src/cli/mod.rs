@@ -1,6 +1,7 @@
 //! The command line: one file a command, no logic of its own.
 
 mod check;
+mod plugin;
 mod replay;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ struct Arguments {
 enum Command {
     Check(check::Arguments),
     Replay(replay::Arguments),
+    Plugin(plugin::Arguments),
 }
 
 /// A bad flag, or whatever keeps a command from its work, is one line and this.
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Plugin(arguments) => plugin::run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
