@@ -6,7 +6,6 @@ cd "$(dirname "$0")/.."
 
 out=$PWD/target/test-output
 mkdir -p "$out"
-cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
 passed=0 failed=0 not_run=0 started=$SECONDS
 if [ -t 1 ]; then green=$'\e[32m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'; else green= red= yellow= plain=; fi
 
@@ -43,10 +42,6 @@ skip() { # name, reason
 
 formatting() { scripts/format.sh --check; }
 
-native() { # folder of a workspace of its own
-  CARGO_TARGET_DIR=$cache/native-target/$1 cargo test --quiet --release --manifest-path "$1/Cargo.toml"
-}
-
 plugin_cases() {
   local manifest good=0 bad=0
   for manifest in plugins/*/cases.toml; do
@@ -65,8 +60,7 @@ suite "formatting" formatting
 suite "build" scripts/build.sh
 suite "clippy" scripts/cargo.sh clippy --release --workspace --all-targets -- -D warnings
 suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib
-suite "plugin SDK" native plugin-sdk
-suite "plugins, native" native plugins
+suite "plugin SDK and plugins" scripts/plugins.sh test
 suite "plugins, in the sandbox" plugin_cases
 suite "page unit tests" npm --prefix host/dashboard test
 suite "scenarios, http, kill -9, reload" scripts/cargo.sh test --release -p tidemark-tests
