@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod bind;
+mod cache;
 pub mod combine;
 pub mod leaf;
 pub mod replay;
@@ -19,9 +20,10 @@ mod tests;
 use std::sync::Arc;
 
 use answer::{Head, write_answer};
-use bind::{Bound, bind, find_metric};
+use bind::{Bound, Leaf, bind, find_metric};
+use cache::LeafCache;
 use combine::Progress;
-use leaf::{Grid, LeafAnswer, read_leaf};
+use leaf::{Grid, LeafAnswer};
 use request::Question;
 use view::{View, rules_of, span_of, view};
 
@@ -38,15 +40,21 @@ const READS_MAX: usize = 3;
 pub struct Evaluator {
     pub reader: Arc<dyn StateReader>,
     pub memo: VerdictMemo,
+    cache: LeafCache,
 }
 
 impl Evaluator {
     pub fn new(reader: Arc<dyn StateReader>) -> Self {
-        Self { reader, memo: VerdictMemo::default() }
+        Self { reader, memo: VerdictMemo::default(), cache: LeafCache::default() }
     }
 
     pub fn progress(&self, now: Millis) -> Progress {
         Progress { now, closed_until: self.reader.provisional_from().start() }
+    }
+
+    /// The windows of a question's aggregates; remembered where they are of now.
+    pub fn read(&self, bound: &Bound, grid: Grid, now: Millis) -> Result<Vec<Arc<LeafAnswer>>, ApiError> {
+        read_together(bound, |leaf| self.cache.read(self.reader.as_ref(), leaf, grid, now))
     }
 
     pub fn answer(&self, active: &Active, question: &Question, now: Millis) -> Result<View, ApiError> {
@@ -57,8 +65,8 @@ impl Evaluator {
         let span = span_of(asked, &rules, now);
         // Asked before the states are read: what closes in between is still shown as open, never the other way round.
         let progress = self.progress(now);
-        let answers = read_leaves(self.reader.as_ref(), &bound, span.grid, now)?;
-        let leaves: Vec<&LeafAnswer> = answers.iter().collect();
+        let answers = self.read(&bound, span.grid, now)?;
+        let leaves: Vec<&LeafAnswer> = answers.iter().map(Arc::as_ref).collect();
         view(&bound, &leaves, span, progress, &rules, &self.memo)
     }
 
@@ -73,17 +81,15 @@ impl Evaluator {
     }
 }
 
-/// The windows of every aggregate of a question, at one point in time where that can be had.
-pub fn read_leaves(
-    reader: &dyn StateReader,
+/// The windows of every aggregate of a question, read by `read`; at one point in time where that can be had.
+fn read_together<A: std::borrow::Borrow<LeafAnswer>>(
     bound: &Bound,
-    grid: Grid,
-    now: Millis,
-) -> Result<Vec<LeafAnswer>, ApiError> {
+    read: impl Fn(&Leaf) -> Result<A, ApiError>,
+) -> Result<Vec<A>, ApiError> {
     let mut answers = Vec::new();
     for _ in 0..READS_MAX {
-        answers = bound.leaves.iter().map(|leaf| read_leaf(reader, leaf, grid, now)).collect::<Result<Vec<_>, _>>()?;
-        if answers.windows(2).all(|pair| pair[0].seq == pair[1].seq) {
+        answers = bound.leaves.iter().map(&read).collect::<Result<Vec<A>, _>>()?;
+        if answers.windows(2).all(|pair| pair[0].borrow().seq == pair[1].borrow().seq) {
             break;
         }
     }

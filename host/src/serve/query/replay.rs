@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::bind::{Subject, bind};
 use super::combine::{Empty, Progress, Series, combine};
-use super::leaf::{Grid, LeafAnswer, TOO_MANY_POINTS};
-use super::read_leaves;
+use super::leaf::{Grid, LeafAnswer, TOO_MANY_POINTS, read_leaf};
+use super::read_together;
 use crate::catalog::definitions::Active;
 use crate::store::StateReader;
 use crate::time::{HOUR_MS, MINUTE_MS, Millis, Minute};
@@ -36,7 +36,7 @@ pub fn event_points(
     while from < to {
         let grid = Grid::new(from, (from + chunk_ms).min(to), MINUTE_MS);
         // Seen from its own time nothing is too old to be kept in minutes.
-        let answers = match read_leaves(reader, &bound, grid, from) {
+        let answers = match read_together(&bound, |leaf| read_leaf(reader, leaf, grid, from)) {
             Err(error) if error.code == TOO_MANY_POINTS && grid.steps > 1 => {
                 chunk_ms = MINUTE_MS * (grid.steps / 2) as Millis;
                 continue;

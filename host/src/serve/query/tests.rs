@@ -272,7 +272,7 @@ fn what_only_hours_are_kept_of_is_read_in_hours() {
         let bound = bind(&world.active, &subject).unwrap();
         let round = |ms: Millis| ms - ms.rem_euclid(step_ms);
         let grid = grid_of(round(from), round(NOON), step_ms, NOON, &bound, 0);
-        read_leaves(&world, &bound, grid, NOON).map_err(|error| error.code)?;
+        leaf::read_leaf(&world, &bound.leaves[0], grid, NOON).map_err(|error| error.code)?;
         Ok::<_, &str>(world.reads.lock().unwrap().pop().unwrap().resolution)
     };
     use crate::store::Resolution::{Hour, Minute};
@@ -319,4 +319,55 @@ fn mistakes_in_names() {
         let error = bind(&world.active, &Subject { metric: metric.into(), by, filters }).unwrap_err();
         assert_eq!((error.code, error.help.as_str()), (code, help));
     }
+}
+
+/// A view without what the cache may know differently: the change number.
+fn told(view: &View) -> impl PartialEq + std::fmt::Debug {
+    (view.span.clone(), view.progress, collect(view.span.grid, view.series.iter().map(|series| &series.points)))
+}
+
+#[test]
+fn what_is_remembered_is_what_would_be_read() {
+    let mut random = StdRng::seed_from_u64(9);
+    let world = Arc::new(World::new());
+    let remembering = Evaluator::new(world.clone());
+    let mut now = NOON + 12_345;
+    world.add(random_events(&mut random, 300, now - 2 * HOUR_MS, now));
+    for round in 0..40 {
+        now += random.random_range(0..3 * MINUTE_MS);
+        let late = random.random_range(0..3) == 0;
+        let from = now - if late { 3 * HOUR_MS } else { 20_000 };
+        let count = random.random_range(0..6);
+        world.add(random_events(&mut random, count, from, now + 60_000));
+        world.close_until(Minute::of(now - 10_000).start());
+        world.reads.lock().unwrap().clear();
+        for (metric, step_ms) in [("users", MINUTE_MS), ("nested", MINUTE_MS), ("mean", 5 * MINUTE_MS), ("revenue", HOUR_MS)] {
+            let round_down = |ms: Millis| ms - ms.rem_euclid(step_ms);
+            let to = round_down(now) + step_ms;
+            let subject = Subject { metric: metric.into(), by: vec!["country".into()], filters: vec![] };
+            let question = Question { subject, step_ms, from: to - 2 * HOUR_MS, to };
+            let actual = remembering.answer(&world.active, &question, now).unwrap();
+            let expected = Evaluator::new(world.clone()).answer(&world.active, &question, now).unwrap();
+            assert_eq!(format!("{:?}", told(&actual)), format!("{:?}", told(&expected)), "{metric} in round {round}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_again_reads_only_what_changed() {
+    let world = Arc::new(World::new());
+    let evaluator = Evaluator::new(world.clone());
+    world.add(random_events(&mut StdRng::seed_from_u64(1), 100, NOON - HOUR_MS, NOON));
+    let ask = |now: Millis| {
+        let subject = Subject { metric: "users".into(), ..Subject::default() };
+        let question = Question { subject, step_ms: MINUTE_MS, from: now - DAY_MS, to: now };
+        evaluator.answer(&world.active, &question, now).unwrap();
+        let reads = std::mem::take(&mut *world.reads.lock().unwrap());
+        reads.iter().flat_map(|read| &read.ranges).map(|range| range.end.0 - range.start.0).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(NOON), [1_444]);
+    assert!(ask(NOON).is_empty());
+    assert_eq!(ask(NOON + MINUTE_MS), [5], "one new point sees the five minutes of its window");
+    world.add(random_events(&mut StdRng::seed_from_u64(2), 1, NOON - HOUR_MS, NOON - HOUR_MS + 1));
+    assert_eq!(ask(NOON + MINUTE_MS), [9], "five windows cover the changed minute");
 }
