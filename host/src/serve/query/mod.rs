@@ -28,7 +28,7 @@ use request::Question;
 use view::{View, rules_of, span_of, view};
 
 use crate::anomaly::VerdictMemo;
-use crate::catalog::definitions::Active;
+use crate::catalog::definitions::{Active, AnomalyRule};
 use crate::store::StateReader;
 use crate::time::Millis;
 use crate::web::ApiError;
@@ -62,12 +62,17 @@ impl Evaluator {
         let ahead_ms = active.definitions.plan.event.ahead_ms;
         let asked = grid_of(question.from, question.to, question.step_ms, now, &bound, ahead_ms);
         let rules = rules_of(active, &question.subject, question.step_ms);
-        let span = span_of(asked, &rules, now);
+        self.view(&bound, asked, &rules, now)
+    }
+
+    /// The points of a bound question at `asked`, judged by `rules`.
+    pub fn view(&self, bound: &Bound, asked: Grid, rules: &[AnomalyRule], now: Millis) -> Result<View, ApiError> {
+        let span = span_of(asked, rules, now);
         // Asked before the states are read: what closes in between is still shown as open, never the other way round.
         let progress = self.progress(now);
-        let answers = self.read(&bound, span.grid, now)?;
+        let answers = self.read(bound, span.grid, now)?;
         let leaves: Vec<&LeafAnswer> = answers.iter().map(Arc::as_ref).collect();
-        view(&bound, &leaves, span, progress, &rules, &self.memo)
+        view(bound, &leaves, span, progress, rules, &self.memo)
     }
 
     /// The body of an answer to `GET /v1/query`.

@@ -341,7 +341,9 @@ fn what_is_remembered_is_what_would_be_read() {
         world.add(random_events(&mut random, count, from, now + 60_000));
         world.close_until(Minute::of(now - 10_000).start());
         world.reads.lock().unwrap().clear();
-        for (metric, step_ms) in [("users", MINUTE_MS), ("nested", MINUTE_MS), ("mean", 5 * MINUTE_MS), ("revenue", HOUR_MS)] {
+        for (metric, step_ms) in
+            [("users", MINUTE_MS), ("nested", MINUTE_MS), ("mean", 5 * MINUTE_MS), ("revenue", HOUR_MS)]
+        {
             let round_down = |ms: Millis| ms - ms.rem_euclid(step_ms);
             let to = round_down(now) + step_ms;
             let subject = Subject { metric: metric.into(), by: vec!["country".into()], filters: vec![] };

@@ -1,0 +1,513 @@
+//! The protocol without sockets: sessions over a fake store, with time as an argument. One test goes over a real connection.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use super::session::{Due, Session};
+use super::*;
+use crate::catalog::definitions::{AnomalyRule, Definitions, Difference, MetricKind, Outcome, RuleKind};
+use crate::catalog::diagnostic::Diagnostic;
+use crate::serve::query::fake::{Event, World};
+use crate::time::{MINUTE_MS, SECOND_MS};
+
+/// A Monday at noon.
+const NOON: Millis = 1_704_110_400_000;
+
+struct Host {
+    world: Arc<World>,
+    active: Arc<ArcSwap<Active>>,
+    live: Arc<Live>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let world = Arc::new(World::new());
+        let active = Arc::new(ArcSwap::from_pointee(world.active.clone()));
+        let evaluator = Arc::new(Evaluator::new(world.clone()));
+        let live = Live::new(evaluator, active.clone(), Arc::default());
+        Self { world, active, live }
+    }
+
+    fn add(&self, at: Millis, kind: &'static str, country: &'static str) {
+        self.world.add([Event { at, text: [kind, country, "mobile"], amount: Some(10.0), user: 1 }]);
+    }
+
+    fn refresh(&self, now: Millis) {
+        self.world.close_until(crate::time::Minute::of(now - 10 * SECOND_MS).start());
+        self.live.refresh(now);
+    }
+
+    /// Puts other definitions in force.
+    fn change(&self, change: impl FnOnce(&mut Definitions)) {
+        let mut active = (**self.active.load()).clone();
+        let old = &active.definitions;
+        let mut definitions = Definitions {
+            digest: old.digest.clone(),
+            plan: old.plan.clone(),
+            metrics: old.metrics.clone(),
+            dimensions: old.dimensions.clone(),
+            headline: old.headline.clone(),
+            rules: old.rules.clone(),
+            plugin_uses: vec![],
+        };
+        change(&mut definitions);
+        active.definitions = Arc::new(definitions);
+        active.revision += 1;
+        let difference = Difference { added: vec!["orders".into()], ..Difference::default() };
+        active.last = Arc::new(Outcome::Applied { at: 1, difference });
+        self.active.store(Arc::new(active));
+    }
+}
+
+/// A client that reads everything at once.
+struct Client {
+    session: Session,
+    now: Millis,
+}
+
+impl Client {
+    fn new(host: &Host, now: Millis) -> Self {
+        Self { session: Session::new(host.live.clone()), now }
+    }
+
+    fn say(&mut self, message: Value) -> Vec<Value> {
+        if let Some(topic) = self.session.receive(&message.to_string()) {
+            self.session.live.refresh_topic(&topic, self.now);
+        }
+        self.frames()
+    }
+
+    fn frame(&mut self) -> Option<Value> {
+        loop {
+            match self.session.due()? {
+                Due::Send(text) => return Some(serde_json::from_str(&text).unwrap()),
+                Due::Encode(topic) => drop(topic.snapshot().unwrap()),
+            }
+        }
+    }
+
+    fn frames(&mut self) -> Vec<Value> {
+        std::iter::from_fn(|| self.frame()).collect()
+    }
+}
+
+fn subscribe(id: &str, metric: &str, by: &[&str]) -> Value {
+    json!({"op": "subscribe", "id": id, "metric": metric, "range": "1h", "by": by})
+}
+
+#[test]
+fn snapshot_then_what_changed() {
+    let host = Host::new();
+    let t = |minutes: Millis| NOON + minutes * MINUTE_MS;
+    host.add(t(-2), "x", "US");
+    host.refresh(NOON + 20 * SECOND_MS);
+    let mut client = Client::new(&host, NOON + 20 * SECOND_MS);
+    let labels = |country: &str| json!({"labels": {"country": country}});
+    assert_eq!(
+        client.say(subscribe("a", "events", &["country"])),
+        [
+            json!({"op": "snapshot", "id": "a", "seq": 1, "revision": 3, "step_ms": 60_000, "provisional_from": t(0), "series": [
+            {"labels": {"country": "US"}, "points": [[t(-2), 1], [t(-1), 0]], "anomalies": []}]})
+        ]
+    );
+    host.refresh(NOON + 30 * SECOND_MS);
+    assert!(client.frames().is_empty(), "nothing changed, nothing is said");
+    host.add(t(0) + 30 * SECOND_MS, "x", "DE");
+    host.add(t(0) + 30 * SECOND_MS, "x", "US");
+    host.refresh(NOON + 40 * SECOND_MS);
+    assert_eq!(
+        client.frames(),
+        [json!({"op": "delta", "id": "a", "prev": 1, "seq": 3, "points": [[0, t(0), 1], [1, t(0), 1]],
+            "new_series": [labels("DE")], "provisional_from": t(0)})]
+    );
+    // A late event corrects a closed minute, and begins a series earlier.
+    host.add(t(-2), "x", "DE");
+    host.refresh(NOON + 50 * SECOND_MS);
+    assert_eq!(
+        client.frames(),
+        [json!({"op": "delta", "id": "a", "prev": 3, "seq": 4, "points": [[1, t(-2), 1], [1, t(-1), 0]],
+            "new_series": [], "provisional_from": t(0)})]
+    );
+    // Time alone closes a minute and fills it.
+    host.refresh(NOON + 75 * SECOND_MS);
+    assert_eq!(
+        client.frames(),
+        [
+            json!({"op": "delta", "id": "a", "prev": 4, "seq": 4, "points": [], "new_series": [], "provisional_from": t(1)})
+        ]
+    );
+    host.refresh(NOON + 135 * SECOND_MS);
+    assert_eq!(client.frames()[0]["points"], json!([[0, t(1), 0], [1, t(1), 0]]));
+    assert!(client.say(json!({"op": "unsubscribe", "id": "a"})).is_empty());
+    host.add(t(2), "x", "US");
+    host.refresh(NOON + 145 * SECOND_MS);
+    assert!(client.frames().is_empty());
+}
+
+#[test]
+fn indexes_outlive_their_series() {
+    let host = Host::new();
+    host.add(NOON - 59 * MINUTE_MS, "x", "DE");
+    host.add(NOON, "x", "US");
+    host.refresh(NOON + SECOND_MS);
+    let mut early = Client::new(&host, NOON + SECOND_MS);
+    let snapshot = early.say(subscribe("a", "mean", &["country"])).remove(0);
+    assert_eq!(snapshot["series"].as_array().unwrap().len(), 2, "{snapshot}");
+    host.add(NOON + 5 * MINUTE_MS, "x", "FR");
+    host.refresh(NOON + 5 * MINUTE_MS);
+    let delta = early.frames().remove(0);
+    assert_eq!((&delta["new_series"][0]["labels"]["country"], &delta["points"][2][0]), (&json!("FR"), &json!(2)));
+    let mut later = Client::new(&host, NOON + 5 * MINUTE_MS);
+    let snapshot = later.say(subscribe("b", "mean", &["country"])).remove(0);
+    let series: Vec<_> =
+        snapshot["series"].as_array().unwrap().iter().map(|s| (&s["labels"]["country"], &s["points"][0])).collect();
+    assert_eq!(series[0], (&json!("DE"), &Value::Null), "gone from the range, still number 0");
+    assert_eq!((series[1].0, series[2].0), (&json!("US"), &json!("FR")));
+}
+
+#[test]
+fn deltas_rebuild_what_a_new_snapshot_says() {
+    use rand::{RngExt, SeedableRng};
+    let mut random = rand::rngs::StdRng::seed_from_u64(5);
+    let host = Host::new();
+    let mut now = NOON;
+    let subscriptions = [("events", vec!["country"]), ("users", vec![]), ("nested", vec!["country"]), ("rate", vec![])];
+    let mut client = Client::new(&host, now);
+    // id → (labels → time → value, labels by index, seq)
+    let mut held: HashMap<String, (HashMap<String, HashMap<i64, Value>>, Vec<String>, Value)> = HashMap::new();
+    let mut frames = Vec::new();
+    for (metric, by) in &subscriptions {
+        frames.extend(client.say(subscribe(metric, metric, by)));
+    }
+    for round in 0..60 {
+        for frame in frames.drain(..) {
+            let (points, labels, seq) = held.entry(frame["id"].as_str().unwrap().to_owned()).or_default();
+            match frame["op"].as_str().unwrap() {
+                "snapshot" => {
+                    *labels = frame["series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()).collect();
+                    for series in frame["series"].as_array().unwrap() {
+                        let of_series = points.entry(series["labels"].to_string()).or_default();
+                        for point in series["points"].as_array().unwrap() {
+                            of_series.insert(point[0].as_i64().unwrap(), point[1].clone());
+                        }
+                    }
+                }
+                "delta" => {
+                    assert_eq!(frame["prev"], *seq, "no gap");
+                    labels.extend(frame["new_series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()));
+                    for point in frame["points"].as_array().unwrap() {
+                        let of_series = points.entry(labels[point[0].as_u64().unwrap() as usize].clone()).or_default();
+                        of_series.insert(point[1].as_i64().unwrap(), point[2].clone());
+                    }
+                }
+                op => panic!("{op}"),
+            }
+            *seq = frame["seq"].clone();
+        }
+        for _ in 0..random.random_range(0..4) {
+            let back = if random.random_bool(0.3) { random.random_range(0..50) * MINUTE_MS } else { 0 };
+            let country = ["US", "DE", "FR"][random.random_range(0..3)];
+            host.add(now - back, ["x", "error"][random.random_range(0..2)], country);
+        }
+        host.refresh(now);
+        frames = client.frames();
+        if round % 7 == 3 {
+            // Whoever comes now is told the same by one snapshot.
+            for (metric, by) in &subscriptions {
+                frames.drain(..).for_each(|frame| later(&mut held, frame));
+                let mut fresh = Client::new(&host, now);
+                let snapshot = fresh.say(subscribe("f", metric, by)).remove(0);
+                let (points, _, _) = &held[*metric];
+                for series in snapshot["series"].as_array().unwrap() {
+                    for point in series["points"].as_array().unwrap() {
+                        let known =
+                            points.get(&series["labels"].to_string()).and_then(|p| p.get(&point[0].as_i64().unwrap()));
+                        assert_eq!(known, Some(&point[1]), "{metric} {} in round {round}", series["labels"]);
+                    }
+                }
+            }
+        }
+        now += random.random_range(1..40) * SECOND_MS;
+    }
+
+    fn later(held: &mut HashMap<String, (HashMap<String, HashMap<i64, Value>>, Vec<String>, Value)>, frame: Value) {
+        let (points, labels, seq) = held.get_mut(frame["id"].as_str().unwrap()).unwrap();
+        labels.extend(frame["new_series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()));
+        for point in frame["points"].as_array().unwrap() {
+            let of_series = points.entry(labels[point[0].as_u64().unwrap() as usize].clone()).or_default();
+            of_series.insert(point[1].as_i64().unwrap(), point[2].clone());
+        }
+        *seq = frame["seq"].clone();
+    }
+}
+
+#[test]
+fn equal_subscriptions_share_one_computation() {
+    let host = Host::new();
+    host.add(NOON, "x", "US");
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::new(&host, NOON)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.say(subscribe(&format!("c{number}"), "events", &[]))[0]["op"], "snapshot");
+    }
+    assert_eq!(host.world.reads.lock().unwrap().len(), 1);
+    host.add(NOON, "x", "US");
+    host.refresh(NOON + SECOND_MS);
+    assert_eq!(host.world.reads.lock().unwrap().len(), 2);
+    let mut bodies = clients.iter_mut().map(|client| match client.session.due() {
+        Some(Due::Send(text)) => text[text.find(",\"prev\"").unwrap()..].to_owned(),
+        _ => panic!("a delta is due"),
+    });
+    let first = bodies.next().unwrap();
+    assert!(bodies.all(|body| body == first));
+}
+
+#[test]
+fn who_is_slow_is_skipped_forward() {
+    let host = Host::new();
+    host.add(NOON, "x", "US");
+    let mut client = Client::new(&host, NOON);
+    client.say(subscribe("a", "events", &[]));
+    let more = |times: usize| {
+        for _ in 0..times {
+            host.add(NOON, "x", "US");
+            host.refresh(NOON + SECOND_MS);
+        }
+    };
+    more(3);
+    let frames = client.frames();
+    assert_eq!(frames.iter().map(|frame| frame["op"].as_str().unwrap()).collect::<Vec<_>>(), ["delta"; 3]);
+    assert!(frames.windows(2).all(|pair| pair[0]["seq"] == pair[1]["prev"]));
+    more(50);
+    let frames = client.frames();
+    assert_eq!(frames.len(), 1, "nothing is queued for it");
+    assert_eq!((&frames[0]["op"], &frames[0]["series"][0]["points"][0][1]), (&json!("snapshot"), &json!(54)));
+    assert_eq!(host.live.telemetry.serve.live_skips.get(), 1);
+}
+
+#[test]
+fn mistakes_do_not_end_the_connection() {
+    let host = Host::new();
+    let mut client = Client::new(&host, NOON);
+    let cases = [
+        (subscribe("a", "evnts", &[]), "unknown_metric"),
+        (subscribe("a", "events", &["contry"]), "unknown_dimension"),
+        (json!({"op": "resume", "id": "a", "seq": 1}), "unsupported"),
+        (json!("hello"), "invalid_message"),
+    ];
+    for (message, code) in cases {
+        let frames = client.say(message);
+        assert_eq!((&frames[0]["op"], &frames[0]["code"], frames.len()), (&json!("error"), &json!(code), 1));
+    }
+    assert_eq!(client.say(subscribe("a", "events", &[]))[0]["op"], "snapshot");
+    for number in 0..300 {
+        client.say(subscribe(&number.to_string(), "events", &[]));
+    }
+    assert_eq!(host.live.telemetry.serve.live_subscriptions.get(), 256);
+    assert_eq!(client.say(subscribe("one more", "events", &[]))[0]["code"], "too_many_subscriptions");
+    assert_eq!(
+        client.say(subscribe("7", "errors", &[]))[0]["op"],
+        "snapshot",
+        "an id again replaces what it stood for"
+    );
+    drop(client);
+    assert_eq!(host.live.telemetry.serve.live_subscriptions.get(), 0);
+    host.refresh(NOON);
+    assert!(host.live.topics.lock().unwrap().is_empty(), "nobody listens, nothing is kept");
+}
+
+#[test]
+fn new_definitions_reach_every_subscription() {
+    let host = Host::new();
+    host.add(NOON, "x", "US");
+    let mut client = Client::new(&host, NOON);
+    client.say(subscribe("e", "events", &[]));
+    client.say(subscribe("r", "revenue", &[]));
+    client.say(subscribe("low", "low", &[]));
+    client.say(subscribe("high", "high", &["device"]));
+    host.change(|definitions| {
+        definitions.metrics.iter_mut().filter(|metric| metric.name == "low").for_each(|m| m.name = "lowest".into());
+        definitions.metrics.iter_mut().filter(|metric| metric.name == "high").for_each(|m| m.dimensions = vec![]);
+        if let MetricKind::Aggregate { window_ms, .. } = &mut definitions.metrics[2].kind {
+            *window_ms = 2 * MINUTE_MS;
+        }
+    });
+    host.live.definitions_changed(NOON + SECOND_MS);
+    let frames = client.frames();
+    assert_eq!(
+        frames[0],
+        json!({"op": "definitions", "revision": 4, "added": ["orders"], "changed": [], "removed": []})
+    );
+    let told: Vec<_> = frames[1..]
+        .iter()
+        .map(|f| (f["id"].as_str().unwrap(), f["op"].as_str().unwrap(), f["code"].as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("r", "snapshot", None),
+            ("low", "error", Some("metric_removed")),
+            ("high", "error", Some("unknown_dimension"))
+        ]
+    );
+    assert_eq!(frames[1]["revision"], 4);
+    // Back again: a new subscription starts afresh.
+    host.change(|definitions| {
+        definitions.metrics.iter_mut().filter(|m| m.name == "lowest").for_each(|m| m.name = "low".into())
+    });
+    assert_eq!(client.say(subscribe("low", "low", &[]))[0]["op"], "snapshot");
+
+    let mut active = (**host.active.load()).clone();
+    let diagnostic = Diagnostic {
+        file: "metrics.toml".into(),
+        line: 3,
+        column: 5,
+        length: 4,
+        message: "no such field".into(),
+        expected: None,
+        help: None,
+        rendered: "…".into(),
+    };
+    active.last = Arc::new(Outcome::Rejected { at: 2, diagnostics: vec![diagnostic] });
+    host.active.store(Arc::new(active));
+    host.live.definitions_changed(NOON + SECOND_MS);
+    let frames = client.frames();
+    assert_eq!((frames.len(), &frames[0]["rejected"][0]["line"], &frames[0]["revision"]), (1, &json!(3), &json!(5)));
+}
+
+#[test]
+fn anomalies_are_told_and_taken_back() {
+    let host = Host::new();
+    host.change(|definitions| {
+        let kind = RuleKind::Threshold { above: Some(2.0), below: None };
+        definitions.rules.push(AnomalyRule { name: "events".into(), metric: 0, by: vec![], kind: kind.clone() });
+        definitions.rules.push(AnomalyRule {
+            name: "high".into(),
+            metric: 7,
+            by: vec![],
+            kind: RuleKind::Threshold { above: None, below: Some(100.0) },
+        });
+    });
+    host.add(NOON, "x", "US");
+    host.add(NOON, "purchase", "US");
+    let mut client = Client::new(&host, NOON);
+    let snapshot = client.say(subscribe("a", "events", &[])).remove(0);
+    assert_eq!(snapshot["series"][0]["anomalies"], json!([]));
+    assert_eq!(snapshot["series"][0]["band"], json!([[NOON, null, null, 2]]));
+    assert_eq!(client.say(subscribe("h", "high", &[]))[0]["series"][0]["anomalies"][0]["value"], 10);
+    host.add(NOON, "x", "US");
+    host.refresh(NOON + SECOND_MS);
+    let frames = client.frames();
+    assert_eq!(frames[0]["band"], json!([[0, NOON, null, null, 2]]));
+    assert_eq!(
+        frames[1],
+        json!({"op": "anomaly", "id": "a", "labels": {}, "t": NOON, "value": 3, "expected": null,
+        "lower": null, "upper": 2, "score": 1, "rule": "threshold"})
+    );
+    // A correction takes one back.
+    host.world.add([Event { at: NOON, text: ["purchase", "US", "mobile"], amount: Some(200.0), user: 1 }]);
+    host.refresh(NOON + 2 * SECOND_MS);
+    let frames = client.frames();
+    let of = |id: &str| frames.iter().find(|f| f["id"] == id && f["op"] == "anomaly").unwrap();
+    assert_eq!((&of("h")["cleared"], &of("h")["value"]), (&json!(true), &json!(200)));
+    assert_eq!((&of("a")["cleared"], &of("a")["value"]), (&Value::Null, &json!(4)), "grown further, said again");
+}
+
+/// A client's side of a WebSocket, as far as this test needs it.
+mod wire {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    pub async fn open(address: std::net::SocketAddr, headers: &str) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "GET /v1/live HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(head).unwrap())
+    }
+
+    pub async fn send(stream: &mut TcpStream, text: &str) {
+        let mut frame = vec![0x81, 0x80 | 126];
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(&[0; 4]); // a mask that changes nothing
+        frame.extend_from_slice(text.as_bytes());
+        stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The next frame's kind and content; pings are passed over.
+    pub async fn receive(stream: &mut TcpStream) -> (u8, String) {
+        loop {
+            let kind = stream.read_u8().await.unwrap() & 15;
+            let len = match stream.read_u8().await.unwrap() {
+                126 => usize::from(stream.read_u16().await.unwrap()),
+                len => usize::from(len),
+            };
+            let mut content = vec![0; len];
+            stream.read_exact(&mut content).await.unwrap();
+            if kind != 9 {
+                return (kind, String::from_utf8_lossy(&content).into_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn over_a_real_connection() {
+    use crate::serve::{Settings, listen::listen, router, tests::services};
+    use crate::web::Keys;
+
+    let world = Arc::new(World::new());
+    world.add([Event { at: NOON, text: ["x", "US", "mobile"], amount: None, user: 1 }]);
+    let keys = Keys { read: vec!["r".into()], write: vec!["w".into()] };
+    let allow_origin = vec!["https://elsewhere.example".to_owned()];
+    let services = services(world.clone(), Settings { keys, allow_origin, ..Settings::default() });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let app = router(services.clone(), axum::Router::new());
+        let server = tokio::spawn(listen(listener, app, services.telemetry.clone(), async { drop(stopped.await) }));
+        let bearer = "Authorization: Bearer r\r\n";
+        let cases = [
+            ("".to_owned(), "401"),
+            ("Authorization: Bearer w\r\n".to_owned(), "401"),
+            ("Sec-WebSocket-Protocol: tidemark, w\r\n".to_owned(), "401"),
+            (format!("{bearer}Origin: https://evil.example\r\n"), "403"),
+            (format!("{bearer}Origin: null\r\n"), "403"),
+            (format!("{bearer}Origin: http://{address}\r\n"), "101"),
+            (format!("{bearer}Origin: https://elsewhere.example\r\n"), "101"),
+            ("Sec-WebSocket-Protocol: tidemark, r\r\n".to_owned(), "101"),
+            ("Sec-WebSocket-Protocol: r\r\n".to_owned(), "101"),
+        ];
+        for (headers, status) in cases {
+            let (_, head) = wire::open(address, &headers).await;
+            assert_eq!(head.split(' ').nth(1), Some(status), "{headers}");
+            let chosen = head.lines().find_map(|line| line.strip_prefix("sec-websocket-protocol: "));
+            assert_eq!(chosen.is_some(), status == "101" && headers.contains("Protocol"), "{headers}");
+        }
+        let (mut stream, _) = wire::open(address, bearer).await;
+        wire::send(&mut stream, "nonsense").await;
+        assert!(wire::receive(&mut stream).await.1.contains("invalid_json"));
+        wire::send(&mut stream, &subscribe("a", "events", &["country"]).to_string()).await;
+        let snapshot = wire::receive(&mut stream).await.1;
+        assert!(snapshot.starts_with("{\"op\":\"snapshot\",\"id\":\"a\",\"seq\":1,"), "{snapshot}");
+        world.add([Event { at: NOON, text: ["x", "DE", "mobile"], amount: None, user: 1 }]);
+        let live = services.live.clone();
+        tokio::task::spawn_blocking(move || live.refresh(NOON + 30_000)).await.unwrap();
+        let delta: Value = serde_json::from_str(&wire::receive(&mut stream).await.1).unwrap();
+        assert_eq!((&delta["op"], &delta["new_series"][0]["labels"]["country"]), (&json!("delta"), &json!("DE")));
+        stop.send(()).unwrap();
+        services.live.close();
+        assert_eq!(wire::receive(&mut stream).await.0, 8, "a close frame");
+        drop(stream);
+        server.await.unwrap();
+    });
+}
