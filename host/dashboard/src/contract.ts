@@ -64,7 +64,7 @@ export interface QueryAnswer {
   to: number;
   revision: number;
   series: SeriesAnswer[];
-  provisional_from?: number;
+  provisional_from?: number | null;
 }
 
 export interface DimensionAnswer {
@@ -143,7 +143,7 @@ export interface Snapshot {
   revision: number;
   step_ms: number;
   series: SeriesAnswer[];
-  provisional_from?: number;
+  provisional_from?: number | null;
 }
 
 export interface Delta {
@@ -153,7 +153,8 @@ export interface Delta {
   seq: number;
   points: [series: number, t: number, value: number | null][];
   new_series?: { labels: Labels }[];
-  provisional_from?: number;
+  band?: [series: number, ...Expectation][];
+  provisional_from?: number | null;
 }
 
 export interface AnomalyMessage extends Anomaly {

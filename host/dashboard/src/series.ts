@@ -15,10 +15,10 @@ export class Book {
   lines: Line[];
   stepMs: number;
   seq: number;
-  /** From here on points can still change; infinite where the host did not say. */
+  /** From here on points can still change; infinite where none can. */
   provisionalFrom: number;
 
-  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number }) {
+  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number | null }) {
     this.lines = answer.series.map((s) => ({ labels: s.labels, points: s.points, anomalies: s.anomalies ?? [], band: s.band ?? [] }));
     this.stepMs = answer.step_ms;
     this.seq = answer.seq ?? 0;
@@ -32,18 +32,20 @@ export class Book {
     for (const [index, t, value] of delta.points) {
       const line = this.lines[index];
       if (!line) return false;
-      putPoint(line.points, t, value);
+      put(line.points, [t, value]);
+    }
+    for (const [index, ...expectation] of delta.band ?? []) {
+      const line = this.lines[index];
+      if (line) put(line.band, expectation);
     }
     this.seq = delta.seq;
-    if (delta.provisional_from !== undefined) this.provisionalFrom = delta.provisional_from;
+    if (delta.provisional_from !== undefined) this.provisionalFrom = delta.provisional_from ?? Number.POSITIVE_INFINITY;
     return true;
   }
 
   mark(message: AnomalyMessage): void {
     const line = this.lines.find((l) => sameLabels(l.labels, message.labels));
     if (!line) return;
-    const newest = line.band.at(-1);
-    if (!newest || newest[0] < message.t) line.band.push([message.t, message.expected, message.lower, message.upper]);
     const others = line.anomalies.filter((a) => a.t !== message.t);
     if (!message.cleared) {
       const { t, value, expected, lower, upper, score, rule } = message;
@@ -74,13 +76,12 @@ export function sameLabels(a: Labels, b: Labels): boolean {
   return names.length === Object.keys(b).length && names.every((n) => a[n] === b[n]);
 }
 
-function putPoint(points: Point[], t: number, value: number | null): void {
-  const at = firstAtOrAfter(points, t);
-  if (points[at]?.[0] === t) points[at] = [t, value];
-  else points.splice(at, 0, [t, value]);
+function put<T extends Point | Expectation>(list: T[], item: T): void {
+  const at = firstAtOrAfter(list, item[0]);
+  list.splice(at, list[at]?.[0] === item[0] ? 1 : 0, item);
 }
 
-function firstAtOrAfter(points: Point[], t: number): number {
+function firstAtOrAfter(points: (Point | Expectation)[], t: number): number {
   let low = 0;
   let high = points.length;
   while (low < high) {

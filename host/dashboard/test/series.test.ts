@@ -27,6 +27,13 @@ describe("a snapshot and its deltas", () => {
     expect([b.seq, b.provisionalFrom]).toEqual([12, 3 * M]);
   });
 
+  test("the band grows with the points, and all can be closed", () => {
+    const b = book();
+    expect(b.apply(delta({ band: [[1, M, 5, 4, null], [1, 0, 3, 2, 4], [1, M, 5, 4, 6]], provisional_from: null }))).toBe(true);
+    expect(b.lines[1]!.band).toEqual([[0, 3, 2, 4], [M, 5, 4, 6]]);
+    expect(b.provisionalFrom).toBe(Number.POSITIVE_INFINITY);
+  });
+
   test("new series come after the known ones", () => {
     const b = book();
     expect(b.apply(delta({ new_series: [{ labels: { country: "FR" } }], points: [[2, M, 7]] }))).toBe(true);
@@ -52,7 +59,6 @@ describe("a snapshot and its deltas", () => {
     b.mark({ ...a, cleared: true });
     expect(b.lines[1]!.anomalies.map((x) => x.t)).toEqual([0]);
     expect(b.lines[0]!.anomalies).toEqual([]);
-    expect(b.lines[1]!.band).toEqual([[M, 9, 8, 10]]);
   });
 
   test("what left the range is forgotten", () => {
