@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cells::{Cells, Column, Pane, merge_shared};
-use super::table::{ANY, Table};
+use super::table::{ANY, Combinations};
 use super::{ReadAnswer, ReadRequest, Resolution, Seq, StateColumn, StateSeries};
 use crate::engine::plan::StateKind;
 use crate::time::Minute;
@@ -76,8 +76,8 @@ impl<'r> Answer<'r> {
         None
     }
 
-    /// Which series each combination belongs to. `texts`: for each dimension what the table's values mean.
-    pub fn map(&mut self, table: &Table, texts: &[&[Arc<str>]]) -> SeriesMap {
+    /// Which series each combination belongs to. `texts`: for each dimension what the values mean.
+    pub fn map(&mut self, combinations: &Combinations, texts: &[&[Arc<str>]]) -> SeriesMap {
         let mut labels = Labels {
             allowed: texts.iter().map(|texts| vec![None; texts.len()]).collect(),
             numbers: texts.iter().map(|texts| vec![NONE; texts.len()]).collect(),
@@ -86,7 +86,7 @@ impl<'r> Answer<'r> {
         let margins = self.from_margins();
         let mut key = Vec::with_capacity(self.request.by.len());
         let series_of = |number| {
-            let combination = table.get(number);
+            let combination = combinations.get(number);
             let is_the_margin =
                 || combination.iter().zip(&self.selected).all(|(&value, &asked)| (value != ANY) == asked);
             if margins && !is_the_margin() || !labels.pass(&self.filters, combination) {
@@ -106,7 +106,7 @@ impl<'r> Answer<'r> {
             self.keys.insert(key.clone(), series);
             series
         };
-        SeriesMap((0..table.len() as u32).map(series_of).collect())
+        SeriesMap((0..combinations.len() as u32).map(series_of).collect())
     }
 
     pub fn add(&mut self, step: usize, map: &SeriesMap, cells: &Cells) {

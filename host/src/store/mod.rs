@@ -3,6 +3,9 @@
 mod answer;
 mod cells;
 pub mod memory;
+mod pane;
+#[cfg(test)]
+mod suite;
 mod table;
 
 use std::ops::Range;

@@ -5,6 +5,8 @@
 
 mod apply;
 mod read;
+#[cfg(test)]
+mod tests;
 mod state;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

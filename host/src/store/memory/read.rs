@@ -52,7 +52,7 @@ impl HotRead {
                 let Some(day) = metric.days.get(&minute.day()) else { continue };
                 let map = *days.entry(minute.day()).or_insert_with(|| {
                     let table = if answer.from_margins() { &day.margins } else { &day.full };
-                    self.maps.push(answer.map(table, &texts));
+                    self.maps.push(answer.map(table.combinations(), &texts));
                     self.maps.len() - 1
                 });
                 self.panes.push((step, held.pane.clone(), map));

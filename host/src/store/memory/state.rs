@@ -104,7 +104,7 @@ impl Day {
                 return false;
             }
         }
-        if combination.len() > 1 && self.firsts < limit {
+        if combination.len() > 1 && combination[0] != OTHER && self.firsts < limit {
             self.firsts += 1;
             return true;
         }
