@@ -43,26 +43,12 @@ impl Column {
         }
     }
 
-    pub fn kind(&self) -> StateKind {
-        match self {
-            Self::Count(_) => StateKind::Count,
-            Self::Sum(_) => StateKind::Sum,
-            Self::Min(_) => StateKind::Min,
-            Self::Max(_) => StateKind::Max,
-            Self::Uniq(_) => StateKind::Uniq,
-        }
-    }
-
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Self::Count(column) => column.len(),
             Self::Sum(column) | Self::Min(column) | Self::Max(column) => column.len(),
             Self::Uniq(column) => column.len(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A longer column: true at the rows that were there, the neutral state at the others.
@@ -73,6 +59,20 @@ impl Column {
             Self::Min(column) => spread(column, was_there, &f64::INFINITY),
             Self::Max(column) => spread(column, was_there, &f64::NEG_INFINITY),
             Self::Uniq(column) => spread(column, was_there, &Arc::new(Sketch::default())),
+        }
+    }
+
+    /// Its rows in another order: `order` says which row comes where.
+    pub fn permuted(self, order: &[usize]) -> Self {
+        fn permuted<T: Clone>(column: &[T], order: &[usize]) -> Vec<T> {
+            order.iter().map(|&row| column[row].clone()).collect()
+        }
+        match self {
+            Self::Count(column) => Self::Count(permuted(&column, order)),
+            Self::Sum(column) => Self::Sum(permuted(&column, order)),
+            Self::Min(column) => Self::Min(permuted(&column, order)),
+            Self::Max(column) => Self::Max(permuted(&column, order)),
+            Self::Uniq(column) => Self::Uniq(permuted(&column, order)),
         }
     }
 

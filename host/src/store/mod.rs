@@ -2,13 +2,16 @@
 
 mod answer;
 mod cells;
+pub mod embedded;
 pub mod memory;
 mod pane;
+pub mod reader;
 #[cfg(test)]
 mod suite;
 mod table;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::delta::{Delta, SourceId, StateGroup};
@@ -29,6 +32,8 @@ pub enum StoreError {
     Position { group: StateGroup, source_id: SourceId, stored: u64, from: u64 },
     #[error("the data folder has format {found}, this version reads {known}")]
     Format { found: u32, known: u32 },
+    #[error("the data folder {} is in use by another host", .folder.display())]
+    Locked { folder: PathBuf },
     #[error("{0}")]
     Corrupt(String),
     #[error("storage failed: {0}")]

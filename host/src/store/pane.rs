@@ -152,7 +152,12 @@ impl<'b> Reader<'b> {
         Some(texts)
     }
 
-    fn section(&mut self, texts: &[Vec<Arc<str>>], kinds: &[StateKind], margins: bool) -> Option<(Combinations, Cells)> {
+    fn section(
+        &mut self,
+        texts: &[Vec<Arc<str>>],
+        kinds: &[StateKind],
+        margins: bool,
+    ) -> Option<(Combinations, Cells)> {
         let rows = self.u32()? as usize;
         // A row takes at least a byte, but for a lone count of rows: without dimensions there is one combination.
         if rows > self.0.len() && rows > 1 {

@@ -238,7 +238,9 @@ impl Model {
                 StateKind::Count => Approximate::Number(events.len() as f64),
                 StateKind::Sum => Approximate::Number(events.iter().map(|event| event.amount).sum()),
                 StateKind::Min => Approximate::Number(events.iter().map(|e| e.amount).fold(f64::INFINITY, f64::min)),
-                StateKind::Max => Approximate::Number(events.iter().map(|e| e.amount).fold(f64::NEG_INFINITY, f64::max)),
+                StateKind::Max => {
+                    Approximate::Number(events.iter().map(|e| e.amount).fold(f64::NEG_INFINITY, f64::max))
+                }
                 StateKind::Uniq => Approximate::Sketch(sketch(events.iter().map(|event| event.user))),
             };
             request.kinds.iter().map(slot).collect()
@@ -322,7 +324,11 @@ pub fn random_request(random: &mut StdRng, plan: &Plan, metric: usize, minutes: 
     let first = cut(minutes.start);
     let second = cut(first.0);
     let third = cut(second.0);
-    let ranges = if random.random_bool(0.5) { vec![first..second, third..Minute(minutes.end / step * step + step)] } else { vec![first..third] };
+    let ranges = if random.random_bool(0.5) {
+        vec![first..second, third..Minute(minutes.end / step * step + step)]
+    } else {
+        vec![first..third]
+    };
     let mut request = request(plan, metric, ranges, resolution);
     for dimension in 0..request.dimensions {
         if random.random_bool(0.4) {
@@ -337,8 +343,8 @@ pub fn random_request(random: &mut StdRng, plan: &Plan, metric: usize, minutes: 
     request
 }
 
-/// Applies random deltas and asks random questions after each.
-pub fn hot_store<S: HotStore + StateReader>(make: impl Fn() -> S, seeds: Range<u64>) {
+/// Applies random deltas and asks random questions after each. `forgets`: may not know what changed long ago.
+pub fn hot_store<S: HotStore + StateReader>(make: impl Fn() -> S, seeds: Range<u64>, forgets: bool) {
     let plan = plan();
     for seed in seeds {
         let mut random = StdRng::seed_from_u64(seed);
@@ -354,10 +360,13 @@ pub fn hot_store<S: HotStore + StateReader>(make: impl Fn() -> S, seeds: Range<u
             for metric in 0..plan.metrics.len() {
                 let request = random_request(&mut random, &plan, metric, minutes.clone());
                 let answer = store.read(&request).unwrap();
-                assert_eq!(answer.seq, seq);
+                assert_eq!(answer.seq, HotStore::seq(&store));
                 assert_eq!(flatten(&answer), model.read(metric, &request), "seed {seed} round {round} {request:?}");
                 let since = random.random_range(0..=seq);
                 let changed = HotStore::changed_since(&store, &request.fingerprints, since).unwrap();
+                if changed.is_none() && forgets {
+                    continue;
+                }
                 let expected = model.changed.iter().filter(|((at, _), changed)| *at == metric && **changed > since);
                 assert_eq!(changed, Some(expected.map(|((_, minute), _)| *minute).collect()));
             }
@@ -365,7 +374,12 @@ pub fn hot_store<S: HotStore + StateReader>(make: impl Fn() -> S, seeds: Range<u
     }
 }
 
-fn refuses_what_does_not_begin_where_it_stands(store: &impl HotStore, plan: &Arc<Plan>, model: &Model, events: &[Event]) {
+fn refuses_what_does_not_begin_where_it_stands(
+    store: &impl HotStore,
+    plan: &Arc<Plan>,
+    model: &Model,
+    events: &[Event],
+) {
     let seq = store.seq();
     for (source, by) in [(0, 1), (1, -1)] {
         let mut wrong = delta(plan, model, events);
@@ -375,4 +389,69 @@ fn refuses_what_does_not_begin_where_it_stands(store: &impl HotStore, plan: &Arc
     assert_eq!(store.seq(), seq, "dropped whole");
     let positions: BTreeMap<_, _> = store.positions().unwrap().iter().map(|at| (at.source, at.next)).collect();
     assert_eq!(positions, model.positions);
+}
+
+/// Versions, ranges and retention of a history store.
+pub fn history_store(store: &impl HistoryStore) {
+    let record = |fingerprint, resolution, start: u32, version| PaneRecord {
+        fingerprint: Fingerprint(fingerprint),
+        resolution,
+        start: Minute(start),
+        version,
+        bytes: format!("{fingerprint} {resolution:?} {start} {version}").into_bytes(),
+    };
+    let read = |fingerprint, resolution, steps: Range<u32>| {
+        store.read(Fingerprint(fingerprint), resolution, Minute(steps.start)..Minute(steps.end)).unwrap()
+    };
+    let (minute, hour) = (Resolution::Minute, Resolution::Hour);
+    let day = 1440 * 1000;
+    let first = [
+        record(1, minute, day, 5),
+        record(1, minute, day + 1, 6),
+        record(1, minute, day + 300, 7),
+        record(1, hour, day, 6),
+        record(2, minute, day, 5),
+        record(u64::MAX, hour, day, 9),
+    ];
+    for _ in 0..2 {
+        store.write(&first).unwrap();
+        assert_eq!(read(1, minute, day..day + 300), first[..2], "ascending, the end excluded");
+        assert_eq!(read(1, minute, day + 1..day + 301), first[1..3]);
+        assert_eq!(read(1, hour, day..day + 60), first[3..4]);
+        assert_eq!(read(2, minute, 0..u32::MAX), first[4..5]);
+        assert_eq!(read(u64::MAX, hour, 0..u32::MAX), first[5..]);
+        assert_eq!(read(3, minute, 0..u32::MAX), []);
+        assert_eq!(read(1, minute, day..day), []);
+    }
+    let second = [record(1, minute, day, 4), record(1, minute, day + 1, 8)];
+    store.write(&second).unwrap();
+    assert_eq!(read(1, minute, day..day + 2), [first[0].clone(), second[1].clone()], "the higher version stays");
+
+    let at = |minutes: u32| Minute(day + minutes).start();
+    store.expire(at(7 * 1440 + 59)).unwrap();
+    assert_eq!(read(1, minute, 0..u32::MAX).len(), 3, "whole hours go");
+    store.expire(at(7 * 1440 + 60)).unwrap();
+    assert_eq!(read(1, minute, 0..u32::MAX), first[2..3]);
+    assert_eq!(read(2, minute, 0..u32::MAX), []);
+    assert_eq!((read(1, hour, 0..u32::MAX).len(), read(u64::MAX, hour, 0..u32::MAX).len()), (1, 1));
+    store.expire(at(400 * 1440 + 60)).unwrap();
+    assert_eq!((read(1, hour, 0..u32::MAX).len(), read(u64::MAX, hour, 0..u32::MAX).len()), (0, 0));
+}
+
+/// A folder of a test's own, removed with it.
+pub struct Folder(pub std::path::PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidemark-store-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

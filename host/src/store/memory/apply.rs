@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::snapshot::Dropped;
 use super::state::{Held, MetricState, State};
 use crate::engine::delta::{Delta, MetricPartial, Partial, States};
 use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
@@ -40,7 +41,8 @@ pub fn check(state: &State, delta: &Delta) -> Result<(), StoreError> {
 
 pub fn apply(state: &mut State, delta: Delta) -> Seq {
     let arrival = delta.sources.iter().map(|range| range.arrival).max();
-    if delta.partials.iter().any(|partial| !partial.metrics.is_empty()) {
+    if delta.partials.iter().any(|partial| !partial.metrics.is_empty() || partial.values.iter().any(|v| !v.is_empty()))
+    {
         state.seq += 1;
     }
     for partial in delta.partials {
@@ -141,6 +143,7 @@ impl Codes {
         if value == OTHER || today.kept.contains(&value) {
             return value;
         }
+        today.seq = state.seq;
         if today.kept.len() >= limit as usize {
             today.over += 1;
             return OTHER;
@@ -165,10 +168,7 @@ fn merge_metric(state: &mut State, partial: &Partial, changed: MetricPartial, va
     let metric = &partial.plan.metrics[changed.metric];
     let mut known = match state.metrics.remove(&metric.fingerprint) {
         Some(known) => known,
-        None => {
-            let names = dimension_names(state, &partial.plan, metric);
-            MetricState::new(names, kinds(metric), metric.keeps_margins(), metric.limit)
-        }
+        None => new_metric(state, &partial.plan, metric),
     };
     known.limit = metric.limit;
     let mut placed = place(state, partial, metric, &mut known, (&changed.rows, values), codes);
@@ -181,12 +181,27 @@ fn merge_metric(state: &mut State, partial: &Partial, changed: MetricPartial, va
     state.metrics.insert(metric.fingerprint, known);
 }
 
-fn dimension_names(state: &State, plan: &Plan, metric: &Metric) -> Vec<Arc<str>> {
+fn new_metric(state: &State, plan: &Plan, metric: &Metric) -> MetricState {
     let name = |&dimension: &usize| {
         let name = plan.dimensions[dimension].name.as_str();
         state.dimensions.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
     };
-    plan.groups[metric.group].iter().map(name).collect()
+    let names = plan.groups[metric.group].iter().map(name).collect();
+    MetricState::new(names, kinds(metric), metric.keeps_margins(), metric.limit)
+}
+
+/// Makes room for a metric that the delta brings something for.
+pub fn ensure_metric(state: &mut State, delta: &Delta, fingerprint: Fingerprint) {
+    let plans = delta.partials.iter().map(|partial| &partial.plan);
+    let found = plans.flat_map(|plan| plan.metrics.iter().map(move |metric| (plan, metric)));
+    let mut found = found.filter(|(_, metric)| metric.fingerprint == fingerprint);
+    if let (false, Some((plan, metric))) = (state.metrics.contains_key(&fingerprint), found.next()) {
+        let metric = new_metric(state, plan, metric);
+        for name in &metric.dimensions {
+            state.dimensions.entry(name.clone()).or_default();
+        }
+        state.metrics.insert(fingerprint, metric);
+    }
 }
 
 /// Decides the combination of each row.
@@ -264,13 +279,18 @@ fn count_values(state: &mut State, partial: &Partial, arrival: Millis) {
             dimension.limit.is_none() || known.values.find(text).is_some_and(kept)
         };
         let counts = known.counts.entry(day).or_default();
+        counts.seq = state.seq;
+        let counts = &mut counts.events;
         for value in values.iter().filter(|value| value.events > 0) {
             let full = counts.len() >= VALUES_COUNTED_MAX && !counts.contains_key(&value.text);
             let text = if full || !shown(&value.text) { crate::store::OTHER.into() } else { value.text.clone() };
             *counts.entry(text).or_default() += value.events;
         }
         let newest = known.counts.keys().next_back().copied().unwrap_or(0);
-        known.counts.retain(|&day, _| day + COUNTED_DAYS > newest);
+        let counts = known.counts.split_off(&(newest + 1).saturating_sub(COUNTED_DAYS));
+        let gone = std::mem::replace(&mut known.counts, counts);
+        let name: Arc<str> = dimension.name.as_str().into();
+        state.dropped.extend(gone.into_keys().map(|day| Dropped::Counts(name.clone(), day)));
     }
 }
 

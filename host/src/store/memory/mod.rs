@@ -4,23 +4,33 @@
 //! Knows nothing of disks; `embedded` saves and loads it.
 
 mod apply;
+mod evict;
 mod read;
+mod restore;
+mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
-mod state;
+#[cfg(test)]
+mod speed;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::answer::Answer;
-use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
+use super::{HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
+pub(super) use read::HotRead;
+pub(super) use restore::{Restore, StoredDay};
+pub(super) use snapshot::{DaySnapshot, Dropped, Head, KeptValues, MetricShape, Snapshot};
 use state::State;
 
 #[derive(Default)]
 pub struct MemoryStore {
     state: RwLock<State>,
+    /// Where minutes are read back from that a delta brings something for and that are no longer here.
+    history: Option<Arc<dyn HistoryStore>>,
     /// Held over a whole apply, close or evict: one at a time, readers in between.
     writer: Mutex<()>,
 }
@@ -62,6 +72,34 @@ impl MemoryStore {
         let _writer = self.writer();
         let mut state = self.write();
         state.closed = state.closed.max(minute);
+    }
+
+    /// Drops hours before `before` that history has as they are; nothing that is due to history is dropped, whatever is
+    /// asked. The caller knows that hardly an event can arrive before it any more. Where hot is whole from then on.
+    pub fn evict(&self, before: Minute) -> Minute {
+        let _writer = self.writer();
+        evict::evict(&mut self.write(), before)
+    }
+
+    /// Older minutes are not whole here: they are read from history.
+    pub fn complete_from(&self) -> Minute {
+        self.read_state().complete_from
+    }
+
+    /// What the checkpoint and history do not have yet, as of now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.read_state())
+    }
+
+    /// The snapshot is on disk.
+    pub(super) fn note_saved(&self, snapshot: &Snapshot) {
+        let _writer = self.writer();
+        snapshot.note_saved(&mut self.write());
+    }
+
+    /// What hot has of a request, and how far back; `answer` learns its series.
+    pub(super) fn begin_read(&self, request: &ReadRequest, answer: &mut Answer<'_>) -> Result<HotRead, StoreError> {
+        HotRead::take(&self.read_state(), request, answer)
     }
 
     pub fn limits(&self) -> Limits {
@@ -113,8 +151,13 @@ impl HotStore for MemoryStore {
 
     fn apply(&self, delta: Delta) -> Result<Seq, StoreError> {
         let _writer = self.writer();
+        apply::check(&self.read_state(), &delta)?;
+        let hours = match &self.history {
+            Some(history) => restore::read_back(&self.read_state(), &**history, &delta)?,
+            None => Vec::new(),
+        };
         let mut state = self.write();
-        apply::check(&state, &delta)?;
+        restore::put_back(&mut state, &delta, hours)?;
         Ok(apply::apply(&mut state, delta))
     }
 
@@ -130,7 +173,7 @@ impl HotStore for MemoryStore {
 impl StateReader for MemoryStore {
     fn read(&self, request: &ReadRequest) -> Result<ReadAnswer, StoreError> {
         let mut answer = Answer::new(request);
-        let hot = read::HotRead::take(&self.read_state(), request, &mut answer)?;
+        let hot = self.begin_read(request, &mut answer)?;
         hot.add_to(&mut answer);
         Ok(answer.finish(hot.seq))
     }

@@ -71,7 +71,7 @@ impl HotRead {
 pub fn dimension_values(state: &State, dimension: &str, limit: usize) -> Vec<(Arc<str>, u64)> {
     let mut sums: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     if let Some(known) = state.dimensions.get(dimension) {
-        for (text, events) in known.counts.values().flatten() {
+        for (text, events) in known.counts.values().flat_map(|counts| &counts.events) {
             *sums.entry(text.clone()).or_default() += events;
         }
     }

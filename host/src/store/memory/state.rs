@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::snapshot::Dropped;
 use crate::engine::delta::{SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::store::cells::Pane;
@@ -22,6 +23,10 @@ pub struct State {
     pub complete_from: Minute,
     /// The newest change among the panes that were dropped.
     pub forgotten: Seq,
+    /// The change up to which the checkpoint has everything.
+    pub saved: Seq,
+    /// What the checkpoint still has and memory no longer.
+    pub dropped: Vec<Dropped>,
     /// Rough heap bytes of the panes.
     pub pane_bytes: usize,
 }
@@ -179,7 +184,15 @@ pub struct DimensionState {
     /// By UTC day of event time; only where the dimension has a limit.
     pub days: BTreeMap<u32, DayValues>,
     /// Events by value, by UTC day of arrival.
-    pub counts: BTreeMap<u32, HashMap<Arc<str>, u64>>,
+    pub counts: BTreeMap<u32, Counts>,
+}
+
+/// Events by value.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub events: HashMap<Arc<str>, u64>,
+    /// The last change.
+    pub seq: Seq,
 }
 
 /// Values kept on one day under a limit.
@@ -189,6 +202,8 @@ pub struct DayValues {
     pub limit: u32,
     /// Cells of a tick that were put under `__other__`.
     pub over: u64,
+    /// The last change.
+    pub seq: Seq,
 }
 
 /// Numbers for texts; `EMPTY` and `OTHER` are always there.

@@ -1,0 +1,157 @@
+//! Writing the hot store's checkpoint: what changed and the positions it covers in one atomic batch, history before it.
+//!
+//! Keys of the keyspace `hot`, numbers big endian:
+//! `h` head; `m` fingerprint: shape; `d` fingerprint, day: its combinations; `p` fingerprint, minute: a pane;
+//! `v` day, dimension: values kept; `c` day of arrival, dimension: events by value.
+
+use std::sync::{Arc, PoisonError};
+
+use fjall::PersistMode;
+use serde::Serialize;
+
+use super::{Embedded, engine};
+use crate::engine::plan::Fingerprint;
+use crate::store::memory::{DaySnapshot, Dropped, Head, MemoryStore, Snapshot};
+use crate::store::{PaneRecord, StoreError};
+use crate::time::Minute;
+
+/// Encoded history that is held before it is written.
+const HISTORY_RECORDS_HELD_MAX: usize = 512;
+
+/// What a checkpoint wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub panes: usize,
+    pub bytes: usize,
+    /// Minutes and hours that went to history.
+    pub history: usize,
+}
+
+impl Embedded {
+    /// Writes what changed since the last one, with the positions it covers. The caller has made sure that the log is durable
+    /// up to these positions. Minutes that were closed, and corrections of closed ones, go to history first: should the
+    /// host die in between, the same deltas are applied again and replace them with a higher version.
+    pub fn checkpoint(&self, memory: &MemoryStore) -> Result<Checkpoint, StoreError> {
+        let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = memory.snapshot();
+        let mut batch = Batch { embedded: self, batch: self.database.batch(), done: Checkpoint::default() };
+        for dropped in &snapshot.dropped {
+            batch.batch.remove(&self.hot, dropped_key(dropped));
+        }
+        batch.panes(&snapshot)?;
+        batch.small(&snapshot)?;
+        let done = batch.done;
+        batch.batch.commit().map_err(engine)?;
+        self.database.persist(PersistMode::SyncAll).map_err(engine)?;
+        memory.note_saved(&snapshot);
+        Ok(done)
+    }
+}
+
+impl Embedded {
+    pub(super) fn put_head(&self, head: &Head) -> Result<(), StoreError> {
+        self.hot.insert("h", json(head)?).map_err(engine)?;
+        self.database.persist(PersistMode::SyncAll).map_err(engine)
+    }
+}
+
+struct Batch<'e> {
+    embedded: &'e Embedded,
+    batch: fjall::OwnedWriteBatch,
+    done: Checkpoint,
+}
+
+impl Batch<'_> {
+    fn panes(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let mut history = Vec::new();
+        for pane in &snapshot.panes {
+            let bytes = pane.encode()?;
+            if pane.save {
+                let mut value = pane.seq.to_le_bytes().to_vec();
+                value.extend_from_slice(&bytes);
+                self.done.panes += 1;
+                self.insert(pane_key(pane.fingerprint, pane.minute), value);
+            }
+            if pane.write {
+                history.push(pane.record(bytes));
+                self.flush(&mut history, HISTORY_RECORDS_HELD_MAX)?;
+            }
+        }
+        for hour in &snapshot.hours {
+            history.push(hour.record()?);
+            self.flush(&mut history, HISTORY_RECORDS_HELD_MAX)?;
+        }
+        self.flush(&mut history, 0)
+    }
+
+    fn flush(&mut self, history: &mut Vec<PaneRecord>, held_max: usize) -> Result<(), StoreError> {
+        if history.len() > held_max {
+            self.embedded.history.put(&*history)?;
+            self.done.history += history.len();
+            history.clear();
+        }
+        Ok(())
+    }
+
+    fn small(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        for (fingerprint, shape) in &snapshot.metrics {
+            self.insert(metric_key(*fingerprint), json(shape)?);
+        }
+        for (fingerprint, day, combinations) in &snapshot.days {
+            self.insert(day_key(*fingerprint, *day), day_value(combinations)?);
+        }
+        for (name, day, kept) in &snapshot.kept_values {
+            self.insert(value_key(b'v', *day, name), json(kept)?);
+        }
+        for (name, day, counts) in &snapshot.counts {
+            self.insert(value_key(b'c', *day, name), json(counts)?);
+        }
+        self.insert(b"h".to_vec(), json(&snapshot.head)?);
+        Ok(())
+    }
+
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.done.bytes += value.len();
+        self.batch.insert(&self.embedded.hot, key, value);
+    }
+}
+
+/// Full combinations that count to the limit as `u32`, those with only the first value as `u32`, cells over as `u64`, the combinations.
+fn day_value(combinations: &DaySnapshot) -> Result<Vec<u8>, StoreError> {
+    let day = &combinations.day;
+    let mut value = day.kept.to_le_bytes().to_vec();
+    value.extend_from_slice(&day.firsts.to_le_bytes());
+    value.extend_from_slice(&day.over.to_le_bytes());
+    value.extend(combinations.encode_combinations()?);
+    Ok(value)
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Engine(error.to_string()))
+}
+
+fn metric_key(fingerprint: Fingerprint) -> Vec<u8> {
+    [b"m", fingerprint.0.to_be_bytes().as_slice()].concat()
+}
+
+fn day_key(fingerprint: Fingerprint, day: u32) -> Vec<u8> {
+    [b"d", fingerprint.0.to_be_bytes().as_slice(), &day.to_be_bytes()].concat()
+}
+
+fn pane_key(fingerprint: Fingerprint, minute: Minute) -> Vec<u8> {
+    [b"p", fingerprint.0.to_be_bytes().as_slice(), &minute.0.to_be_bytes()].concat()
+}
+
+fn value_key(kind: u8, day: u32, name: &Arc<str>) -> Vec<u8> {
+    [&[kind], day.to_be_bytes().as_slice(), name.as_bytes()].concat()
+}
+
+fn dropped_key(dropped: &Dropped) -> Vec<u8> {
+    match dropped {
+        Dropped::Metric(fingerprint) => metric_key(*fingerprint),
+        Dropped::Day(fingerprint, day) => day_key(*fingerprint, *day),
+        Dropped::Pane(fingerprint, minute) => pane_key(*fingerprint, *minute),
+        Dropped::KeptValues(name, day) => value_key(b'v', *day, name),
+        Dropped::Counts(name, day) => value_key(b'c', *day, name),
+    }
+}
