@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::canonical::{Meaning, identity, predicate_fields, slot_fields};
-use super::definitions::{Definitions, DimensionDefinition, MetricDefinition, MetricKind};
+use super::definitions::{Definitions, DimensionDefinition, MetricDefinition, MetricKind, PluginUse};
 use super::enrichment::Enrich;
 use super::expression::{Fields, Leaf};
 use super::metrics::Shape;
@@ -59,12 +59,17 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
     }
 }
 
-fn plugin_uses(enrichments: &[Enrich], rules: &[rules::Loaded]) -> Vec<(String, String)> {
-    let enrichments = enrichments.iter().map(|enrich| (format!("enrich.{}", enrich.name), enrich.plugin.clone()));
-    let rules = rules.iter().filter(|loaded| loaded.digest.is_some());
-    enrichments
-        .chain(rules.map(|loaded| (format!("anomalies.{}", loaded.rule.name), loaded.rule.kind.label().to_owned())))
-        .collect()
+fn plugin_uses(enrichments: &[Enrich], rules: &[rules::Loaded]) -> Vec<PluginUse> {
+    let enrichments = enrichments.iter().map(|enrich| PluginUse {
+        table: format!("enrich.{}", enrich.name),
+        plugin: enrich.plugin.clone(),
+        digest: enrich.loaded.digest.clone(),
+    });
+    let rules = rules.iter().filter_map(|loaded| {
+        let (table, plugin) = (format!("anomalies.{}", loaded.rule.name), loaded.rule.kind.label().to_owned());
+        Some(PluginUse { table, plugin, digest: loaded.digest.clone()? })
+    });
+    enrichments.chain(rules).collect()
 }
 
 fn digest(text: &str, enrichments: &[Enrich], rules: &[rules::Loaded]) -> String {

@@ -20,8 +20,17 @@ pub struct Definitions {
     /// Names of metrics.
     pub headline: Vec<String>,
     pub rules: Vec<AnomalyRule>,
-    /// Every plugin the definitions use, for `/v1/plugins`: `enrich.device`, `anomalies.active_users`, …
-    pub plugin_uses: Vec<(String, String)>,
+    pub plugin_uses: Vec<PluginUse>,
+}
+
+/// A plugin that the definitions use, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginUse {
+    /// `enrich.device`, `anomalies.active_users`, …
+    pub table: String,
+    pub plugin: String,
+    /// As its `LoadedEnricher` or `LoadedDetector` says.
+    pub digest: String,
 }
 
 #[derive(Clone, Debug)]

@@ -53,7 +53,7 @@ fn rendered(diagnostics: &[Diagnostic]) -> String {
 }
 
 fn summary(definitions: &Definitions) -> String {
-    let mut plugins: Vec<_> = definitions.plugin_uses.iter().map(|(_, plugin)| plugin.as_str()).collect();
+    let mut plugins: Vec<_> = definitions.plugin_uses.iter().map(|used| used.plugin.as_str()).collect();
     plugins.sort_unstable();
     plugins.dedup();
     let names = if plugins.is_empty() { String::new() } else { format!(" ({})", plugins.join(", ")) };

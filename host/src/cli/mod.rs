@@ -3,6 +3,7 @@
 mod check;
 mod plugin;
 mod replay;
+mod run;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ enum Command {
     Check(check::Arguments),
     Replay(replay::Arguments),
     Plugin(plugin::Arguments),
+    Run(Box<run::Arguments>),
 }
 
 /// A bad flag, or whatever keeps a command from its work, is one line and this.
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
+        Command::Run(arguments) => run::run(*arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

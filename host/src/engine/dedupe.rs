@@ -150,7 +150,9 @@ impl Dedupe {
     }
 
     /// Between two ticks, when no shard is at work: makes room and drops what is older than the span.
-    pub fn maintain(&mut self, arrival: Millis) {
+    /// `span_ms`: how long ids are remembered from now on.
+    pub fn maintain(&mut self, arrival: Millis, span_ms: Millis) {
+        self.span_ms = span_ms;
         if self.current.since == Millis::MIN {
             if self.current.tables[0].used.load(Relaxed) == 0 {
                 return;
@@ -229,7 +231,7 @@ mod tests {
                 0,
                 "tick {tick}"
             );
-            dedupe.maintain(now);
+            dedupe.maintain(now, 10_000);
         }
         assert_eq!(dedupe.forgotten.load(Relaxed), 0);
         assert!(dedupe.bytes() <= 64 << 20, "{} bytes", dedupe.bytes());

@@ -23,6 +23,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enricher => "enricher",
+            Self::Detector => "detector",
+        }
+    }
+
     pub fn with_article(self) -> &'static str {
         match self {
             Self::Enricher => "an enricher",

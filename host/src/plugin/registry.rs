@@ -2,7 +2,7 @@
 //! memory of answers and its health. Knows no definitions; the catalog asks, the runtime says what is still in use.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
@@ -77,6 +77,10 @@ impl Registry {
             granted: Mutex::default(),
             loading: Mutex::default(),
         })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Forgets all but the plugins with these digests. Called after every reload with what is now in force.

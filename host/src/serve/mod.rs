@@ -105,10 +105,11 @@ impl Services {
         telemetry: Arc<Telemetry>,
         clock: Clock,
         settings: Settings,
+        rejects: Arc<Rejects>,
     ) -> Arc<Self> {
         let evaluator = Arc::new(Evaluator::new(reader));
         let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone());
-        let (rejects, queries) = (Arc::default(), Semaphore::new(QUERIES_AT_ONCE_MAX));
+        let queries = Semaphore::new(QUERIES_AT_ONCE_MAX);
         Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, queries })
     }
 }

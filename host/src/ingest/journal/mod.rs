@@ -104,6 +104,13 @@ impl Journal {
         self.lanes[lane].segments().first().map_or(0, |segment| segment.first)
     }
 
+    /// The first number of the segment that holds the first batch that arrived at or after `since`, or before it.
+    pub fn first_arriving(&self, lane: usize, since: Millis) -> u64 {
+        let segments = self.lanes[lane].segments();
+        let reaches = segments.iter().find(|segment| segment.newest.is_none_or(|newest| newest >= since));
+        reaches.map_or_else(|| self.next(lane), |segment| segment.first)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.lanes.iter().flat_map(Lane::segments).map(|segment| segment.bytes).sum()
     }
@@ -151,6 +158,7 @@ impl Journal {
             journal: self,
             lane,
             expected: from,
+            since: Millis::MIN,
             segments: segments.into_iter().skip(skip).collect(),
             reader: None,
         }
@@ -163,11 +171,19 @@ pub struct Batches<'j> {
     lane: usize,
     /// Numbers below are passed over.
     expected: u64,
+    /// Batches that arrived before are passed over.
+    since: Millis,
     segments: VecDeque<Segment>,
     reader: Option<SegmentReader>,
 }
 
 impl Batches<'_> {
+    /// Only those that arrived at or after `since`; the others are not even decompressed.
+    pub fn arriving(mut self, since: Millis) -> Self {
+        self.since = since;
+        self
+    }
+
     fn step(&mut self) -> io::Result<Option<(u64, RawBatch)>> {
         loop {
             let Some(reader) = &mut self.reader else {
@@ -176,10 +192,11 @@ impl Batches<'_> {
                 self.reader = Some(SegmentReader::open(&path, Some(segment.bytes))?);
                 continue;
             };
-            let expected = self.expected;
-            match reader.next(|header| header.sequence >= expected)? {
+            let (expected, since) = (self.expected, self.since);
+            match reader.next(|header| header.sequence >= expected && header.arrival >= since)? {
                 Found::Frame(header) => {
-                    let lost = header.sequence - expected;
+                    // With batches passed over, a gap says nothing.
+                    let lost = if since == Millis::MIN { header.sequence - expected } else { 0 };
                     self.expected = header.sequence + 1;
                     let batch = header.batch(reader.rest());
                     self.journal.count_lost(self.lane, lost + u64::from(batch.is_none()), header.sequence);
@@ -197,7 +214,9 @@ impl Batches<'_> {
     fn end_segment(&mut self) {
         self.reader = None;
         let until = self.segments.front().map_or(self.expected, |next| next.first);
-        self.journal.count_lost(self.lane, until.saturating_sub(self.expected), until);
+        if self.since == Millis::MIN {
+            self.journal.count_lost(self.lane, until.saturating_sub(self.expected), until);
+        }
         self.expected = self.expected.max(until);
     }
 }

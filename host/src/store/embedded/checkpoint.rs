@@ -28,12 +28,17 @@ pub struct Checkpoint {
 }
 
 impl Embedded {
-    /// Writes what changed since the last one, with the positions it covers. The caller has made sure that the log is durable
-    /// up to these positions. Minutes that were closed, and corrections of closed ones, go to history first: should the
+    /// Writes what changed since the last one, with the positions it covers. `durable` makes the log durable: it is
+    /// called when the positions are known and before they are written. Minutes that were closed, and corrections of closed ones, go to history first: should the
     /// host die in between, the same deltas are applied again and replace them with a higher version.
-    pub fn checkpoint(&self, memory: &MemoryStore) -> Result<Checkpoint, StoreError> {
+    pub fn checkpoint(
+        &self,
+        memory: &MemoryStore,
+        durable: &dyn Fn() -> Result<(), StoreError>,
+    ) -> Result<Checkpoint, StoreError> {
         let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = memory.snapshot();
+        durable()?;
         let mut batch = Batch { embedded: self, batch: self.database.batch(), done: Checkpoint::default() };
         for dropped in &snapshot.dropped {
             batch.batch.remove(&self.hot, dropped_key(dropped));

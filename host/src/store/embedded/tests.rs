@@ -69,12 +69,12 @@ impl Cycled {
             if random.random_bool(0.5) {
                 open.hot.close_up_to(Minute(closed));
             }
-            open.embedded.checkpoint(&open.hot).unwrap();
+            open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
             if random.random_bool(0.5) {
                 open.hot.evict(Minute(evicted));
             }
             if random.random_bool(0.3) {
-                open.embedded.checkpoint(&open.hot).unwrap();
+                open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
             }
         });
         if random.random_bool(0.4) {
@@ -160,7 +160,7 @@ fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
             store.apply(suite::delta(&plan, &model, &events)).unwrap();
         }
         model.apply(&plan, &events, round);
-        embedded.checkpoint(&hot).unwrap();
+        embedded.checkpoint(&hot, &|| Ok(())).unwrap();
         drop((embedded, hot));
         embedded = Embedded::open(&folder.0).unwrap();
         hot = embedded.load().unwrap();
@@ -171,7 +171,7 @@ fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
             let values = |store: &MemoryStore| store.dimension_values(dimension, 100).unwrap();
             assert_eq!(values(&hot), values(&reference));
         }
-        let nothing = embedded.checkpoint(&hot).unwrap();
+        let nothing = embedded.checkpoint(&hot, &|| Ok(())).unwrap();
         assert_eq!((nothing.panes, nothing.history), (0, 0), "nothing changed since");
     }
 }
@@ -205,7 +205,7 @@ fn a_crash_between_history_and_checkpoint_counts_nothing_twice() {
                 embedded.history().write(&minutes.chain(hours).collect::<Vec<_>>()).unwrap();
                 continue;
             }
-            embedded.checkpoint(&hot).unwrap();
+            embedded.checkpoint(&hot, &|| Ok(())).unwrap();
             assert_eq!(hot.evict(Minute(2 * 1440)), Minute(2 * 1440));
             let joined = JoinedReader::new(hot.clone(), Some(embedded.history()));
             reference.apply(suite::delta(&plan, &model, &events)).unwrap();
@@ -236,7 +236,7 @@ fn totals_stay_right_where_even_the_day_was_forgotten() {
         model.apply(&plan, &events, u64::from(round));
         if round % 3 != 2 {
             hot.close_up_to(Minute(4 * 1440 + round));
-            embedded.checkpoint(&hot).unwrap();
+            embedded.checkpoint(&hot, &|| Ok(())).unwrap();
             let before = hot.bytes();
             assert_eq!(hot.evict(Minute(3 * 1440)), Minute(3 * 1440));
             assert!(hot.bytes() < before);
@@ -266,7 +266,7 @@ fn an_hour_stands_in_for_minutes_that_are_past_retention() {
         hot.apply(suite::delta(&plan, &model, &events)).unwrap();
         model.apply(&plan, &events, u64::from(round));
         hot.close_up_to(Minute(20 * 1440));
-        embedded.checkpoint(&hot).unwrap();
+        embedded.checkpoint(&hot, &|| Ok(())).unwrap();
         hot.evict(Minute(20 * 1440));
         embedded.history().expire(Minute(20 * 1440).start()).unwrap();
         for metric in 0..plan.metrics.len() {

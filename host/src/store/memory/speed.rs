@@ -34,7 +34,7 @@ fn speed() {
     }
     store.close_up_to(Minute(15840));
     let s = Instant::now();
-    let c = e.checkpoint(&store).unwrap();
+    let c = e.checkpoint(&store, &|| Ok(())).unwrap();
     println!("checkpoint {c:?} {:?}", s.elapsed());
     drop(e);
     let s = Instant::now();

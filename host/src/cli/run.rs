@@ -1,0 +1,185 @@
+//! `tidemark run`: the host.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+
+use crate::ingest::http;
+use crate::ingest::journal::JournalSettings;
+use crate::plugin::Limits;
+use crate::runtime::host::{Host, HostSettings, StartError};
+use crate::serve;
+use crate::time::{Clock, Millis};
+use crate::web::{Keys, Network};
+
+const SHARDS_MAX: usize = 16;
+
+/// Run the host: events in, live numbers out.
+#[derive(Args)]
+pub struct Arguments {
+    /// What to measure; watched and reloaded while running.
+    #[arg(long, default_value = "metrics.toml", env = "TIDEMARK_METRICS")]
+    metrics: PathBuf,
+    /// The folder of plugins and the files granted to them; watched too.
+    #[arg(long, default_value = "plugins", env = "TIDEMARK_PLUGINS")]
+    plugins: PathBuf,
+    /// Where the journal and the state are kept.
+    #[arg(long, default_value = "data", env = "TIDEMARK_DATA")]
+    data: PathBuf,
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", env = "TIDEMARK_LISTEN")]
+    listen: SocketAddr,
+    /// Threads that count events, at most 16; as many as there are cores, if not given.
+    #[arg(long, env = "TIDEMARK_SHARDS")]
+    shards: Option<usize>,
+    /// How often what was counted becomes visible.
+    #[arg(long, default_value = "1s", env = "TIDEMARK_TICK", value_parser = duration)]
+    tick: Millis,
+    /// How often dashboards are sent what changed.
+    #[arg(long, default_value = "10s", env = "TIDEMARK_REFRESH", value_parser = duration)]
+    refresh: Millis,
+    /// How long after its end a minute closes.
+    #[arg(long, default_value = "10s", env = "TIDEMARK_GRACE", value_parser = duration)]
+    grace: Millis,
+    /// Built-in traffic of a shop, in events per second (40 if not given).
+    #[arg(long, env = "TIDEMARK_DEMO", num_args = 0..=1, default_missing_value = "40", value_name = "EVENTS_PER_S")]
+    demo: Option<f64>,
+    /// A key that sends events; may be given more than once.
+    #[arg(long, env = "TIDEMARK_WRITE_KEY", value_delimiter = ',', hide_env_values = true)]
+    write_key: Vec<String>,
+    /// A key that reads everything; may be given more than once.
+    #[arg(long, env = "TIDEMARK_READ_KEY", value_delimiter = ',', hide_env_values = true)]
+    read_key: Vec<String>,
+    /// Listen beyond loopback without keys.
+    #[arg(long, env = "TIDEMARK_ALLOW_ANONYMOUS")]
+    allow_anonymous: bool,
+    /// Another origin whose pages may open a live connection; may be given more than once.
+    #[arg(long, env = "TIDEMARK_ALLOW_ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
+    /// An address or range whose `X-Forwarded-For` is believed; may be given more than once.
+    #[arg(long, env = "TIDEMARK_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
+    /// Bytes of the journal on disk; the oldest goes first.
+    #[arg(long, default_value_t = 8 << 30, env = "TIDEMARK_JOURNAL_BYTES_MAX")]
+    journal_bytes_max: u64,
+    /// Age of the journal.
+    #[arg(long, default_value = "3d", env = "TIDEMARK_JOURNAL_AGE_MAX", value_parser = duration)]
+    journal_age_max: Millis,
+    /// Bytes of events that may wait to be counted; beyond it senders are asked to come back.
+    #[arg(long = "memory-bytes-max", default_value_t = 256 << 20, env = "TIDEMARK_MEMORY_BYTES_MAX")]
+    waiting_bytes_max: usize,
+    /// Bytes of one body, decompressed.
+    #[arg(long, default_value_t = 16 << 20, env = "TIDEMARK_BODY_BYTES_MAX")]
+    body_bytes_max: usize,
+    /// Bytes of one event.
+    #[arg(long, default_value_t = 64 << 10, env = "TIDEMARK_EVENT_BYTES_MAX")]
+    event_bytes_max: usize,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let listen = arguments.listen;
+    let refresh = arguments.refresh;
+    let settings = settings(arguments)?;
+    let demo = settings.demo.is_some();
+    let host = match Host::start(settings) {
+        Ok(host) => host,
+        Err(StartError::Definitions(diagnostics)) => {
+            diagnostics.iter().for_each(|diagnostic| eprintln!("{}\n", diagnostic.rendered));
+            return Err(StartError::Definitions(diagnostics).into());
+        }
+        Err(StartError::Other(error)) => return Err(error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener =
+            tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        println!("listening on http://{}", listener.local_addr()?);
+        if demo {
+            println!("demo traffic: the last two days are being filled in");
+        }
+        host.run(listener, refresh, stop_signal()).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
+    let Arguments { shards, write_key, read_key, demo, tick, refresh, body_bytes_max, event_bytes_max, .. } = arguments;
+    let keys = Keys { write: write_key, read: read_key };
+    if !arguments.listen.ip().is_loopback() && !keys.any() && !arguments.allow_anonymous {
+        bail!(
+            "listening on {} lets anybody in: give --write-key and --read-key, or --allow-anonymous if that is meant",
+            arguments.listen
+        );
+    }
+    ensure!(keys.write.iter().chain(&keys.read).all(|key| !key.is_empty()), "an empty key lets nobody in");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shards = shards.unwrap_or(cores.min(SHARDS_MAX));
+    ensure!((1..=SHARDS_MAX).contains(&shards), "--shards: between 1 and {SHARDS_MAX}");
+    ensure!(tick >= 10 && refresh >= 10, "--tick and --refresh: at least 10ms");
+    ensure!(
+        demo.is_none_or(|rate| rate > 0.0 && rate <= 1e6),
+        "--demo: more than 0 and at most 1000000 events per second"
+    );
+    ensure!(
+        event_bytes_max >= 64 && event_bytes_max <= body_bytes_max,
+        "--event-bytes-max: between 64 and --body-bytes-max"
+    );
+    ensure!(body_bytes_max <= 1 << 30, "--body-bytes-max: at most 1 GiB");
+    Ok(HostSettings {
+        metrics: arguments.metrics,
+        plugins: arguments.plugins,
+        data: arguments.data,
+        shards,
+        tick_ms: tick,
+        grace_ms: arguments.grace,
+        event_bytes_max,
+        queue_bytes_max: arguments.waiting_bytes_max,
+        journal: JournalSettings {
+            bytes_max: arguments.journal_bytes_max,
+            age_max_ms: arguments.journal_age_max,
+            ..JournalSettings::default()
+        },
+        limits: arguments.limits,
+        http: http::Settings {
+            keys: keys.clone(),
+            trusted_proxies: arguments.trusted_proxy,
+            body_bytes_max,
+            inflight_bytes_max: arguments.waiting_bytes_max,
+        },
+        serve: serve::Settings { keys, allow_origin: arguments.allow_origin, refresh_ms: refresh },
+        demo,
+        clock: Clock::System,
+    })
+}
+
+fn duration(text: &str) -> Result<Millis, String> {
+    serve::query::request::parse_duration(text)
+        .filter(|ms| *ms >= 0)
+        .ok_or_else(|| format!("`{text}` is no duration such as 10s, 5m, 1h"))
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // A second logger in one process is the first one's affair.
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}

@@ -1,0 +1,282 @@
+//! A running host: opened, recovered, ticking, and stopped in order.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::border::Border;
+use super::reload::Keeper;
+use super::shards::{Listener, Shards};
+use super::status::Status;
+use super::tick::{Since, Ticker};
+use super::watch::Watch;
+use super::{demo_feed, recover};
+use crate::catalog::definitions::Active;
+use crate::catalog::diagnostic::Diagnostic;
+use crate::engine::shard::Report;
+use crate::ingest::journal::{Journal, JournalSettings};
+use crate::ingest::{RawBatch, http};
+use crate::plugin::{Limits, Registry};
+use crate::serve::{self, Services, rejects::Rejects};
+use crate::store::HotStore as _;
+use crate::store::StateReader;
+use crate::store::embedded::Embedded;
+use crate::store::memory::MemoryStore;
+use crate::store::reader::JoinedReader;
+use crate::telemetry::Telemetry;
+use crate::time::{Clock, Millis};
+
+pub struct HostSettings {
+    pub metrics: PathBuf,
+    pub plugins: PathBuf,
+    pub data: PathBuf,
+    pub shards: usize,
+    pub tick_ms: Millis,
+    pub grace_ms: Millis,
+    pub event_bytes_max: usize,
+    pub queue_bytes_max: usize,
+    pub journal: JournalSettings,
+    pub limits: Limits,
+    pub http: http::Settings,
+    pub serve: serve::Settings,
+    /// Demo events per second.
+    pub demo: Option<f64>,
+    pub clock: Clock,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The definitions are rejected.
+    #[error("{} {}", .0.len(), if .0.len() == 1 { "error in the definitions" } else { "errors in the definitions" })]
+    Definitions(Vec<Diagnostic>),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+pub struct Host {
+    pub clock: Clock,
+    pub active: Arc<ArcSwap<Active>>,
+    pub ticker: Arc<Ticker>,
+    pub status: Arc<Status>,
+    pub services: Arc<Services>,
+    pub router: Router,
+    border: Arc<Border>,
+    writer: std::thread::JoinHandle<()>,
+    keeper: Arc<Keeper>,
+    tick_ms: Millis,
+    demo: Option<f64>,
+}
+
+impl Host {
+    /// Opens the data folder, loads the definitions, and counts again what was acknowledged after the last checkpoint.
+    pub fn start(settings: HostSettings) -> Result<Self, StartError> {
+        let clock = settings.clock.clone();
+        let telemetry = Arc::new(Telemetry::default());
+        std::fs::create_dir_all(&settings.data).with_context(|| format!("cannot make {}", settings.data.display()))?;
+        let embedded = Arc::new(Embedded::open(&settings.data.join("store")).map_err(anyhow::Error::from)?);
+        let memory: Arc<MemoryStore> = Arc::new(embedded.load().map_err(anyhow::Error::from)?);
+        let journal = Journal::open(&settings.data.join("journal"), settings.journal).map_err(anyhow::Error::from)?;
+        let journal = Arc::new(journal);
+        let registry =
+            Registry::new(settings.plugins, settings.limits, settings.shards).map_err(anyhow::Error::from)?;
+        let registry = Arc::new(registry);
+        let keeper =
+            Keeper::start(settings.metrics, registry.clone(), embedded.clone(), clock.clone(), telemetry.clone())?;
+        let keeper = Arc::new(keeper.map_err(StartError::Definitions)?);
+        let active = keeper.active().clone();
+        let rejects = Arc::new(Rejects::default());
+        let shards = Shards::start(
+            settings.shards,
+            active.clone(),
+            settings.event_bytes_max,
+            listener(rejects.clone(), telemetry.clone()),
+        );
+        let shards = Arc::new(shards);
+        let ticker = Arc::new(Ticker {
+            shards: shards.clone(),
+            journal: journal.clone(),
+            memory: memory.clone(),
+            embedded: embedded.clone(),
+            active: active.clone(),
+            telemetry: telemetry.clone(),
+            grace_ms: settings.grace_ms,
+            // The demo's past is still to come.
+            source_floor: Arc::new(AtomicI64::new(if settings.demo.is_some() { 0 } else { Millis::MAX })),
+            visible: AtomicI64::new(0),
+            covered: Mutex::default(),
+            state: Mutex::new(Since::default()),
+            ticks: AtomicU64::new(0),
+        });
+        let (border, writer) = Border::start(journal, shards.clone(), telemetry.clone(), settings.queue_bytes_max);
+        let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(embedded.history())));
+        let status = Arc::new(Status {
+            started_at: clock.now(),
+            clock: clock.clone(),
+            registry,
+            active: active.clone(),
+            border: border.clone(),
+            ticker: ticker.clone(),
+            totals: shards.totals.clone(),
+            recovered: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            history: Mutex::default(),
+        });
+        let door = http::Door::new(border.clone(), settings.http, clock.clone(), telemetry.clone());
+        let services =
+            Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
+        let router = serve::router(services.clone(), http::router(door));
+        Ok(Self {
+            clock,
+            active,
+            ticker,
+            status,
+            services,
+            router,
+            border,
+            writer,
+            keeper,
+            tick_ms: settings.tick_ms,
+            demo: settings.demo,
+        })
+    }
+
+    /// Counts again what was acknowledged after the last checkpoint.
+    pub fn recover(&self) -> anyhow::Result<()> {
+        let positions = self.ticker.memory.positions()?;
+        let event = &self.active.load().definitions.plan.event;
+        let dedupe_ms = event.id.map(|_| event.dedupe_ms);
+        let recovered = recover::recover(&self.ticker.journal, &self.ticker.shards, &positions, dedupe_ms)?;
+        self.ticker.tick(self.clock.now())?;
+        self.status.recovered.store(true, Relaxed);
+        tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
+        Ok(())
+    }
+
+    /// One tick: everything acknowledged before it is visible after it.
+    pub fn tick(&self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        let outcome = self.ticker.tick(now);
+        self.status.note(now, outcome.as_ref().err().map(ToString::to_string));
+        Ok(outcome?)
+    }
+
+    /// Applies definitions and plugins that have changed.
+    pub fn reload(&self) {
+        reload(&self.keeper, &self.services, &self.clock);
+    }
+
+    /// Serves until `stop` resolves, then finishes what was taken, and checkpoints.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        refresh_ms: Millis,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let (stopping, stopped) = watch::channel(false);
+        let host = Arc::new(self);
+        let watch = {
+            let (keeper, looked) =
+                (host.keeper.clone(), (host.keeper.clone(), host.services.clone(), host.clock.clone()));
+            Watch::start(move || keeper.watched(), move || reload(&looked.0, &looked.1, &looked.2))
+        };
+        let server = {
+            let mut stopped = stopped.clone();
+            let telemetry = host.services.telemetry.clone();
+            let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            tokio::spawn(serve::listen::listen(listener, host.router.clone(), telemetry, until))
+        };
+        let recovering = host.clone();
+        tokio::task::spawn_blocking(move || recovering.recover()).await??;
+        let last = host.ticker.memory.positions()?.iter().map(|position| position.arrival).max();
+        let demo = host.demo.map(|rate| {
+            let floor = host.ticker.source_floor.clone();
+            tokio::spawn(demo_feed::run(host.border.clone(), rate, last, host.clock.clone(), floor, stopped.clone()))
+        });
+        let ticks = tokio::spawn(ticks(host.clone(), stopped.clone()));
+        let refreshes = tokio::spawn(refreshes(host.clone(), refresh_ms, stopped));
+        stop.await;
+        tracing::info!("stopping: no more events are taken, what was taken is finished");
+        let _ = stopping.send(true);
+        host.services.live.close();
+        for task in [Some(server), demo, Some(ticks), Some(refreshes)].into_iter().flatten() {
+            // A task that failed has said so; the others are to end all the same.
+            let _ = task.await;
+        }
+        tokio::task::spawn_blocking(move || watch.stop()).await?;
+        tokio::task::spawn_blocking(move || finish(&host)).await?
+    }
+}
+
+/// The last cut, and a checkpoint: the next start finds nothing to count again.
+fn finish(host: &Host) -> anyhow::Result<()> {
+    host.border.close();
+    while host.border.waiting_bytes() > 0 && !host.writer.is_finished() {
+        std::thread::yield_now();
+    }
+    host.ticker.tick(host.clock.now())?;
+    host.ticker.checkpoint(host.clock.now())?;
+    Ok(())
+}
+
+fn reload(keeper: &Keeper, services: &Services, clock: &Clock) {
+    match keeper.check() {
+        Ok(Some(_)) => services.live.definitions_changed(clock.now()),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "definitions cannot be applied"),
+    }
+}
+
+async fn ticks(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
+    let mut every = tokio::time::interval(Duration::from_millis(host.tick_ms.max(1) as u64));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !*stopped.borrow() {
+        tokio::select! {
+            _ = every.tick() => {}
+            _ = stopped.changed() => return,
+        }
+        let ticking = host.clone();
+        match tokio::task::spawn_blocking(move || ticking.tick()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the tick failed"),
+            Err(error) => tracing::error!(%error, "the tick failed"),
+        }
+    }
+}
+
+async fn refreshes(host: Arc<Host>, refresh_ms: Millis, mut stopped: watch::Receiver<bool>) {
+    let mut every = tokio::time::interval(Duration::from_millis(refresh_ms.max(1) as u64));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !*stopped.borrow() {
+        tokio::select! {
+            _ = every.tick() => {}
+            _ = stopped.changed() => return,
+        }
+        let refreshing = host.clone();
+        let refresh = move || refreshing.services.live.refresh(refreshing.clock.now());
+        if let Err(error) = tokio::task::spawn_blocking(refresh).await {
+            tracing::error!(%error, "a refresh failed");
+        }
+    }
+}
+
+/// Counts what became of events, and keeps dead letters.
+fn listener(rejects: Arc<Rejects>, telemetry: Arc<Telemetry>) -> Listener {
+    Arc::new(move |batch: &RawBatch, report: &Report| {
+        let ingest = &telemetry.ingest;
+        ingest.events_accepted.inc_by(report.counted + report.late + report.duplicates);
+        ingest.events_rejected.inc_by(report.rejected);
+        ingest.events_late.inc_by(report.late);
+        ingest.events_duplicate.inc_by(report.duplicates);
+        for letter in &report.letters {
+            rejects.push(batch.arrival, "http", &letter.reason, letter.event.as_bytes());
+        }
+        rejects.count((report.rejected + report.late).saturating_sub(report.letters.len() as u64));
+    })
+}

@@ -1,0 +1,103 @@
+//! Recovery: the checkpoint's positions, the ids from before them, and the journal from there on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::shards::{Job, Reply, Shards};
+use crate::engine::delta::SourceId;
+use crate::ingest::RawBatch;
+use crate::ingest::journal::{Journal, JournalError};
+use crate::store::Position;
+use crate::time::Millis;
+
+/// Batches that wait for one shard while more are read.
+const WAITING_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovered {
+    pub batches: usize,
+    pub ids_batches: usize,
+}
+
+/// Feeds the shards from the journal. What they counted is for the next tick to apply.
+pub fn recover(
+    journal: &Journal,
+    shards: &Shards,
+    positions: &[Position],
+    dedupe_ms: Option<Millis>,
+) -> Result<Recovered, JournalError> {
+    let positions: HashMap<SourceId, (u64, Millis)> =
+        positions.iter().map(|at| (at.source, (at.next, at.arrival))).collect();
+    let (batches, ids_batches) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    if let Some(span) = dedupe_ms {
+        let before = |lane: usize| {
+            let &(next, arrival) = positions.get(&(lane as SourceId))?;
+            let since = arrival - span;
+            Some(Part { from: journal.first_arriving(lane, since), to: next, since })
+        };
+        feed(journal, shards, &before, &|| {
+            ids_batches.fetch_add(1, Relaxed);
+            Reply::IdsOnly
+        })?;
+    }
+    let after = |lane: usize| {
+        let from = positions.get(&(lane as SourceId)).map_or(0, |(next, _)| *next);
+        Some(Part { from, to: u64::MAX, since: Millis::MIN })
+    };
+    feed(journal, shards, &after, &|| {
+        batches.fetch_add(1, Relaxed);
+        Reply::Nobody
+    })?;
+    while shards.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    Ok(Recovered { batches: batches.into_inner(), ids_batches: ids_batches.into_inner() })
+}
+
+/// What is read of a lane: batches numbered `from` to before `to`, as far as they arrived at or after `since`.
+struct Part {
+    from: u64,
+    to: u64,
+    since: Millis,
+}
+
+/// One reader a shard, its lanes merged by arrival, so that ids are seen about in the order in which they came.
+fn feed(
+    journal: &Journal,
+    shards: &Shards,
+    part: &(dyn Fn(usize) -> Option<Part> + Sync),
+    reply: &(dyn Fn() -> Reply + Sync),
+) -> Result<(), JournalError> {
+    let read = |shard: usize| -> Result<(), JournalError> {
+        let own = (0..journal.lanes()).filter(|lane| shards.owner(*lane as SourceId) == shard);
+        let mut lanes = Vec::new();
+        for lane in own {
+            let Some(Part { from, to, since }) = part(lane) else { continue };
+            let batches = journal.read(lane, from).arriving(since);
+            let mut batches = batches.take_while(move |it| it.as_ref().map_or(true, |(at, _)| *at < to));
+            if let Some(first) = batches.next().transpose()? {
+                lanes.push((lane, first, batches));
+            }
+        }
+        while let Some(at) = (0..lanes.len()).min_by_key(|at| lanes[*at].1.1.arrival) {
+            let (lane, head, batches) = &mut lanes[at];
+            let lane = *lane;
+            let (sequence, batch): (u64, RawBatch) = match batches.next().transpose()? {
+                Some(following) => std::mem::replace(head, following),
+                None => lanes.swap_remove(at).1,
+            };
+            while shards.waiting() > WAITING_MAX * shards.count() {
+                std::thread::yield_now();
+            }
+            shards.send(Job { lane: lane as SourceId, sequence, batch, reply: reply() });
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let read = &read;
+        let readers: Vec<_> = (0..shards.count()).map(|shard| scope.spawn(move || read(shard))).collect();
+        readers
+            .into_iter()
+            .try_for_each(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

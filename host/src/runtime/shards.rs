@@ -1,0 +1,288 @@
+//! Shard threads: each owns some lanes, counts their batches, and hands over what it has when the tick asks. Knows nothing of stores or HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
+use tokio::sync::oneshot;
+
+use crate::catalog::definitions::Active;
+use crate::engine::dedupe::Dedupe;
+use crate::engine::delta::{GROUP_ALL, Partial, SourceId, SourceRange};
+use crate::engine::judge::Arrival;
+use crate::engine::shard::{Input, Report, Shard};
+use crate::ingest::{ERRORS_LISTED_MAX, RawBatch};
+use crate::time::Millis;
+
+/// A batch of a lane for the shard that owns it.
+pub struct Job {
+    pub lane: SourceId,
+    /// Its number in the lane.
+    pub sequence: u64,
+    pub batch: RawBatch,
+    pub reply: Reply,
+}
+
+pub enum Reply {
+    /// Somebody waits for what became of it.
+    To(oneshot::Sender<Report>, Reserved),
+    /// Read again from the journal: counted, nobody waits.
+    Nobody,
+    /// Counted before: only its ids are remembered.
+    IdsOnly,
+}
+
+/// Room in the queue, given back when the batch is done.
+pub struct Reserved {
+    pub bytes: usize,
+    pub total: Arc<AtomicUsize>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// What became of events since the start.
+#[derive(Default)]
+pub struct Totals {
+    pub counted: AtomicU64,
+    pub rejected: AtomicU64,
+    pub late: AtomicU64,
+    pub duplicates: AtomicU64,
+}
+
+/// What all shards had since the last cut, at one instant.
+pub struct Cut {
+    pub partials: Vec<Partial>,
+    pub ranges: Vec<SourceRange>,
+    /// A batch that arrived at or after this still waits. `None`: none waits.
+    pub behind: Option<Millis>,
+    /// Bytes counted since the last cut.
+    pub bytes: usize,
+}
+
+pub struct Shards {
+    jobs: Vec<Sender<Job>>,
+    control: Vec<Sender<Control>>,
+    queues: Vec<Arc<Queue>>,
+    threads: Vec<JoinHandle<()>>,
+    dedupe: Arc<RwLock<Dedupe>>,
+    pub totals: Arc<Totals>,
+}
+
+struct Control {
+    reply: Sender<Cut>,
+    /// Closed when all shards have cut.
+    resume: Receiver<()>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: AtomicUsize,
+    /// Arrival of the batch taken last.
+    taken: AtomicI64,
+}
+
+/// Told of every batch that somebody waits for.
+pub type Listener = Arc<dyn Fn(&RawBatch, &Report) + Send + Sync>;
+
+impl Shards {
+    pub fn start(count: usize, active: Arc<ArcSwap<Active>>, event_bytes_max: usize, listener: Listener) -> Self {
+        let span = active.load().definitions.plan.event.dedupe_ms;
+        let dedupe = Arc::new(RwLock::new(Dedupe::new(span)));
+        let totals = Arc::new(Totals::default());
+        let mut shards = Self {
+            jobs: vec![],
+            control: vec![],
+            queues: vec![],
+            threads: vec![],
+            dedupe: dedupe.clone(),
+            totals: totals.clone(),
+        };
+        for number in 0..count {
+            let ((job_in, job_out), (control_in, control_out)) = (unbounded(), unbounded());
+            let queue = Arc::new(Queue::default());
+            let plan = active.load().definitions.plan.clone();
+            let worker = Worker {
+                shard: Shard::new(number, plan, event_bytes_max, ERRORS_LISTED_MAX),
+                active: active.clone(),
+                dedupe: dedupe.clone(),
+                queue: queue.clone(),
+                totals: totals.clone(),
+                listener: listener.clone(),
+                ranges: BTreeMap::new(),
+                bytes: 0,
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{number}"))
+                .spawn(move || worker.run(job_out, control_out));
+            shards.threads.push(thread.expect("the system starts threads"));
+            shards.jobs.push(job_in);
+            shards.control.push(control_in);
+            shards.queues.push(queue);
+        }
+        shards
+    }
+
+    pub fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn owner(&self, lane: SourceId) -> usize {
+        lane as usize % self.jobs.len()
+    }
+
+    /// Batches of a lane are to come in their order.
+    pub fn send(&self, job: Job) {
+        let owner = self.owner(job.lane);
+        self.queues[owner].waiting.fetch_add(1, Relaxed);
+        // A shard ends only after everything that sends has ended.
+        let _ = self.jobs[owner].send(job);
+    }
+
+    /// Waits until no shard is at work and takes what they have: one instant for all, so that an id that one dropped as a
+    /// duplicate is counted in this cut or an earlier one. `span_ms`: how long ids are remembered from now on.
+    pub fn cut(&self, newest_arrival: Millis, span_ms: Millis) -> Cut {
+        let (resume, wait) = bounded::<()>(0);
+        let (reply, replies) = bounded(self.control.len());
+        for control in &self.control {
+            let _ = control.send(Control { reply: reply.clone(), resume: wait.clone() });
+        }
+        drop(reply);
+        let mut whole = Cut { partials: vec![], ranges: vec![], behind: None, bytes: 0 };
+        for cut in replies {
+            whole.partials.extend(cut.partials);
+            whole.ranges.extend(cut.ranges);
+            whole.bytes += cut.bytes;
+            whole.behind = [whole.behind, cut.behind].into_iter().flatten().min();
+        }
+        let arrival = whole.ranges.iter().map(|range| range.arrival).max().unwrap_or(newest_arrival);
+        self.dedupe.write().unwrap_or_else(PoisonError::into_inner).maintain(arrival, span_ms);
+        drop(resume);
+        whole
+    }
+
+    /// Ends the threads when all jobs sent so far are done, and gives what they had last.
+    pub fn stop(mut self) -> Cut {
+        while self.queues.iter().any(|queue| queue.waiting.load(Relaxed) > 0) {
+            std::thread::yield_now();
+        }
+        let cut = self.cut(0, self.dedupe.read().unwrap_or_else(PoisonError::into_inner).span_ms());
+        self.jobs.clear();
+        self.control.clear();
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        cut
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.waiting.load(Relaxed)).sum()
+    }
+}
+
+struct Worker {
+    shard: Shard,
+    active: Arc<ArcSwap<Active>>,
+    dedupe: Arc<RwLock<Dedupe>>,
+    queue: Arc<Queue>,
+    totals: Arc<Totals>,
+    listener: Listener,
+    ranges: BTreeMap<SourceId, SourceRange>,
+    bytes: usize,
+}
+
+/// A shard that dies would leave its lanes uncounted: better to end, and to be started again from the journal.
+struct Fuse;
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl Worker {
+    fn run(mut self, jobs: Receiver<Job>, control: Receiver<Control>) {
+        let _fuse = Fuse;
+        loop {
+            select_biased! {
+                recv(control) -> control => match control {
+                    Ok(control) => {
+                        let _ = control.reply.send(self.cut());
+                        drop(control.reply);
+                        // Ends when the sender is dropped.
+                        let _ = control.resume.recv();
+                    }
+                    Err(_) => return,
+                },
+                recv(jobs) -> job => match job {
+                    Ok(job) => self.process(job),
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    fn process(&mut self, job: Job) {
+        let Job { lane, sequence, batch, reply } = job;
+        self.queue.taken.store(batch.arrival, Relaxed);
+        {
+            let active = self.active.load();
+            if !Arc::ptr_eq(&active.definitions.plan, self.shard.plan()) {
+                self.shard.adopt(active.definitions.plan.clone());
+            }
+        }
+        let address = batch.client.address.map(|address| address.to_string());
+        let input = Input {
+            buffer: &batch.bytes,
+            len: batch.len,
+            arrival: Arrival::At(batch.arrival),
+            order: sequence << 24,
+            address: address.as_deref(),
+            user_agent: batch.client.user_agent.as_deref(),
+        };
+        let dedupe = self.dedupe.clone();
+        let dedupe = dedupe.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(reply, Reply::IdsOnly) {
+            self.shard.remember_ids(&input, &mut &*dedupe);
+        } else {
+            let report = self.shard.process(&input, &mut &*dedupe);
+            self.note(lane, sequence, &batch);
+            if let Reply::To(sender, reserved) = reply {
+                self.totals.counted.fetch_add(report.counted, Relaxed);
+                self.totals.rejected.fetch_add(report.rejected, Relaxed);
+                self.totals.late.fetch_add(report.late, Relaxed);
+                self.totals.duplicates.fetch_add(report.duplicates, Relaxed);
+                (self.listener)(&batch, &report);
+                // Whoever waited may have gone.
+                let _ = sender.send(report);
+                drop(reserved);
+            }
+        }
+        self.queue.waiting.fetch_sub(1, Relaxed);
+    }
+
+    fn note(&mut self, lane: SourceId, sequence: u64, batch: &RawBatch) {
+        self.bytes += batch.len;
+        let fresh =
+            SourceRange { group: GROUP_ALL, source: lane, from: sequence, to: sequence, arrival: batch.arrival };
+        let range = self.ranges.entry(lane).or_insert(fresh);
+        range.to = sequence + 1;
+        range.arrival = range.arrival.max(batch.arrival);
+    }
+
+    fn cut(&mut self) -> Cut {
+        let waits = self.queue.waiting.load(Relaxed) > 0;
+        Cut {
+            partials: self.shard.cut(),
+            ranges: std::mem::take(&mut self.ranges).into_values().collect(),
+            behind: waits.then(|| self.queue.taken.load(Relaxed)),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
+}

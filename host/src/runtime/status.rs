@@ -1,0 +1,110 @@
+//! What the host tells about itself to those who serve it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::border::Border;
+use super::shards::Totals;
+use super::tick::Ticker;
+use crate::catalog::definitions::Active;
+use crate::plugin::{Registry, State};
+use crate::serve::{Host, HostStatus, PluginStatus};
+use crate::time::{Clock, Millis};
+
+/// Events per second are the mean of the last so many seconds.
+const RATE_OVER_MS: Millis = 10_000;
+
+pub struct Status {
+    pub started_at: Millis,
+    pub clock: Clock,
+    pub registry: Arc<Registry>,
+    pub active: Arc<ArcSwap<Active>>,
+    pub border: Arc<Border>,
+    pub ticker: Arc<Ticker>,
+    pub totals: Arc<Totals>,
+    /// Set when all that was acknowledged before the start is visible.
+    pub recovered: AtomicBool,
+    /// Why the last tick failed.
+    pub failure: Mutex<Option<String>>,
+    /// Events counted, by time.
+    pub history: Mutex<VecDeque<(Millis, u64)>>,
+}
+
+impl Status {
+    /// After each tick.
+    pub fn note(&self, now: Millis, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.push_back((now, self.totals.counted.load(Relaxed)));
+        while history.len() > 2 && history.front().is_some_and(|(at, _)| now - at > RATE_OVER_MS) {
+            history.pop_front();
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        match (history.front(), history.back()) {
+            (Some((from, before)), Some((to, after))) if to > from => {
+                (after - before) as f64 * 1e3 / (to - from) as f64
+            }
+            _ => 0.0,
+        }
+    }
+}
+
+impl Host for Status {
+    fn plugins(&self) -> Vec<PluginStatus> {
+        let active = self.active.load();
+        let used_by = |digest: &str| {
+            let uses = active.definitions.plugin_uses.iter().filter(|used| used.digest == digest);
+            uses.map(|used| used.table.clone()).collect()
+        };
+        let status = |it: crate::plugin::PluginStatus| PluginStatus {
+            used_by: used_by(&it.digest),
+            name: it.name,
+            file: it.file,
+            digest: it.digest,
+            kind: it.kind.name().to_owned(),
+            version: it.version,
+            description: it.description,
+            state: if it.state == State::Live { "live" } else { "quarantined" }.into(),
+            calls: it.calls,
+            rows: it.rows,
+            memo_hits: it.memo_hits,
+            memo_misses: it.memo_misses,
+            ns_per_row: it.ns_per_row as f64,
+            traps: it.traps,
+            last_error: it.last_error,
+        };
+        self.registry.status().into_iter().map(status).collect()
+    }
+
+    fn status(&self) -> HostStatus {
+        let now = self.clock.now();
+        HostStatus {
+            started_at: self.started_at,
+            events_total: self.totals.counted.load(Relaxed),
+            events_per_s: self.rate(),
+            rejected_total: self.totals.rejected.load(Relaxed),
+            late_total: self.totals.late.load(Relaxed),
+            duplicates_total: self.totals.duplicates.load(Relaxed),
+            lag_ms: (now - self.ticker.visible.load(Relaxed)).max(0),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if !self.recovered.load(Relaxed) {
+            return Err("recovering: what was acknowledged before the start is not all visible yet".into());
+        }
+        if let Some(problem) = self.border.problem() {
+            return Err(format!("events cannot be made durable: {problem}"));
+        }
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(failure) => Err(format!("state cannot be kept: {failure}")),
+            None => Ok(()),
+        }
+    }
+}
