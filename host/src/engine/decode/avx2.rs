@@ -53,7 +53,7 @@ fn scan_avx2(buffer: &[u8], start: usize, limit: usize, tape: &mut Tape) -> Scan
         Masks {
             quotes: word(halves.map(|v| is(v, b'"'))),
             structure: word(halves.map(is_structure)),
-            high: _mm256_movemask_epi8(_mm256_or_si256(low, high)) != 0,
+            high: _mm256_movemask_epi8(_mm256_or_si256(low, high)) as u64,
             rare: _mm256_movemask_epi8(_mm256_or_si256(backslash, control)) != 0,
         }
     };

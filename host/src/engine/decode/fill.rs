@@ -43,44 +43,46 @@ const fn classes(first: bool) -> [u8; 256] {
 }
 
 #[inline(always)]
-fn class(buffer: &[u8], begin: usize, end: usize) -> u8 {
+fn class_of(buffer: &[u8], begin: usize, end: usize) -> u8 {
     FIRST[usize::from(buffer[begin])] & LAST[usize::from(buffer[end - 1])]
 }
 
 /// Puts a line's values into the row being read and returns how many quotes they hold; `None`: one of them is none.
 pub(super) fn fill(line: &Line, spans: &[Span], mut row: Row) -> Option<u32> {
-    let backslashes = line.backslashes;
+    let (buffer, backslashes) = (line.buffer, line.backslashes);
     let mut quotes = 0;
     for span in spans {
         let (mut begin, mut end) = (span.begin as usize, span.end as usize);
-        let mut class = class(line.buffer, begin, end);
+        let mut class = class_of(buffer, begin, end);
         if class == 0 {
-            (begin, end, class) = trimmed(line.buffer, begin, end);
+            (begin, end, class) = trimmed(buffer, begin, end);
+        }
+        // Most are strings without an escape.
+        if class == TEXT && end - begin > 1 && (begin > backslashes.1 || end <= backslashes.0) {
+            quotes += 2;
+            if span.column != NO_COLUMN {
+                row.set(span.column, Value::new(Kind::Text, begin + 1, end - 1));
+            }
+            continue;
         }
         let value = if class == TEXT {
-            quotes += 2;
             if end - begin < 2 {
                 return None;
             }
-            if begin <= backslashes.1 && end > backslashes.0 {
-                value::text(line.buffer, begin + 1, end - 1, row.scratch)?
-            } else {
-                Value::new(Kind::Text, begin + 1, end - 1)
-            }
+            quotes += 2;
+            value::text(buffer, begin + 1, end - 1, row.scratch)?
         } else if class == NUMBER {
-            if !value::is_number(line.buffer, begin, end) {
+            if !value::is_number(buffer, begin, end) {
                 return None;
             }
             Value::new(Kind::Number, begin, end)
         } else if class == CLOSED {
-            if end != begin + 1 {
-                return None;
-            }
+            // That bracket was the last of the structure, so it is all that stands there.
             continue;
         } else if class & (OBJECT | ARRAY) == 0 {
-            value::literal(line.buffer, begin, end)?
+            value::literal(buffer, begin, end)?
         } else {
-            composite(line.buffer, begin, end, class)?
+            composite(buffer, begin, end, class)?
         };
         if span.column != NO_COLUMN {
             row.set(span.column, value);
@@ -89,14 +91,21 @@ pub(super) fn fill(line: &Line, spans: &[Span], mut row: Row) -> Option<u32> {
     Some(quotes)
 }
 
-/// Without the blanks around it.
-#[inline(never)]
+/// Without the blanks around it. Mostly it is the one behind the colon.
+#[inline(always)]
 fn trimmed(buffer: &[u8], begin: usize, end: usize) -> (usize, usize, u8) {
+    let behind_blank = begin + usize::from(is_blank(buffer[begin]) && begin + 1 < end);
+    let class = class_of(buffer, behind_blank, end);
+    if class == 0 { trimmed_of_many(buffer, begin, end) } else { (behind_blank, end, class) }
+}
+
+#[inline(never)]
+fn trimmed_of_many(buffer: &[u8], begin: usize, end: usize) -> (usize, usize, u8) {
     let span = &buffer[begin..end];
     let before = span.iter().take_while(|byte| is_blank(**byte)).count();
     let behind = span[before..].iter().rev().take_while(|byte| is_blank(**byte)).count();
     let (begin, end) = (begin + before, end - behind);
-    (begin, end, if begin < end { class(buffer, begin, end) } else { 0 })
+    (begin, end, if begin < end { class_of(buffer, begin, end) } else { 0 })
 }
 
 /// An object or array that is itself wanted is checked to the last byte.

@@ -40,7 +40,7 @@ pub(super) struct Meaning {
     /// Where paths through this key go on.
     pub node: u16,
     pub column: u16,
-    /// A bit if paths lead through this key (bits may be shared), else 0.
+    /// If paths lead through this key, a number from 1 on, else 0.
     pub inner: u32,
 }
 
@@ -48,12 +48,12 @@ pub(super) struct Meaning {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Key {
-    /// What stands before the colon and the colon: the byte before the key, its quote, its name as spelled, its quote.
-    /// Of that the last bytes, at the end of the window, and which bytes of the window count.
+    /// The key from what leads it to its colon: the comma or brace with at most a blank, the name as spelled in its
+    /// quotes, the colon. Of that the last bytes, at the end of the window, and which bytes of the window count.
     tail: u128,
     mask: u128,
     followers: [u16; FOLLOWERS],
-    /// From the byte before the key to the colon; and `SPECIAL` if the window says too little.
+    /// From there to the colon; `SPECIAL` if the window says too little.
     bytes: u16,
     parent: u16,
     pub meaning: Meaning,
@@ -61,8 +61,8 @@ pub(super) struct Key {
 
 const _: () = assert!(size_of::<Key>() == 64);
 
-/// The key is longer than the window, a blank stands before it, or paths lead through it.
-const SPECIAL: u16 = 1 << 15;
+/// The key is longer than the window, other blanks stand before it, or paths lead through it.
+const SPECIAL: u16 = u16::MAX;
 
 impl Key {
     #[inline(always)]
@@ -70,14 +70,10 @@ impl Key {
         window & self.mask == self.tail && self.parent == parent
     }
 
-    /// From the byte before the key to the colon, or `None`: see what is special.
+    /// From what leads the key to the colon, or `None`: see what is special.
     #[inline(always)]
     pub fn plain_bytes(&self) -> Option<usize> {
-        (self.bytes < SPECIAL).then_some(usize::from(self.bytes))
-    }
-
-    pub fn special_bytes(&self) -> usize {
-        usize::from(self.bytes & !SPECIAL)
+        (self.bytes != SPECIAL).then_some(usize::from(self.bytes))
     }
 }
 
@@ -85,9 +81,16 @@ impl Key {
 #[derive(Clone, Copy)]
 struct Spelling {
     name_start: u32,
-    /// Hashes of this key, and of the one it stands behind with the byte before it.
+    name_bytes: u32,
+    /// Hashes of this key, and of the one it stands behind with what leads it.
     own: u32,
     before: u32,
+}
+
+impl Spelling {
+    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        &names[self.name_start as usize..][..self.name_bytes as usize]
+    }
 }
 
 struct Node {
@@ -99,6 +102,8 @@ struct Node {
 
 pub(super) struct Keys {
     nodes: Vec<Node>,
+    /// How many keys have paths that lead through them, the event itself included.
+    pub inner_keys: u32,
     column_of_path: Vec<u16>,
     /// Of these as many are known as there are spellings; the others fit nothing.
     keys: Box<[Key; KEYS_MAX]>,
@@ -112,6 +117,7 @@ impl Keys {
         let root = Meaning { node: ROOT, ..NOT_WANTED };
         let mut keys = Self {
             nodes: vec![Node { children: Vec::new(), meaning: root, below: Vec::new() }],
+            inner_keys: 0,
             column_of_path: Vec::new(),
             keys: vec![UNKNOWN; KEYS_MAX].try_into().unwrap_or_else(|_| unreachable!("as long as the array")),
             spellings: Vec::new(),
@@ -163,7 +169,10 @@ impl Keys {
                     let meaning = Meaning { node: child as u16, ..NOT_WANTED };
                     self.nodes.push(Node { children: Vec::new(), meaning, below: Vec::new() });
                     self.nodes[at].children.push((segment.clone().into_bytes(), child as u16));
-                    self.nodes[at].meaning.inner = 1 << at.min(31);
+                    if self.nodes[at].meaning.inner == 0 {
+                        self.inner_keys += 1;
+                        self.nodes[at].meaning.inner = self.inner_keys;
+                    }
                     child
                 }
             };
@@ -183,10 +192,10 @@ impl Keys {
         }
     }
 
-    fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.keys.fill(UNKNOWN);
         self.spellings.clear();
-        self.spellings.resize(FIXED, Spelling { name_start: 0, own: 0, before: 0 });
+        self.spellings.resize(FIXED, Spelling { name_start: 0, name_bytes: 0, own: 0, before: 0 });
         self.names.clear();
         self.ids.clear();
     }
@@ -196,17 +205,19 @@ impl Keys {
         &self.keys[id % KEYS_MAX]
     }
 
-    /// The key before `colon` (if a colon stands there), if it is the one that mostly follows `last`. That is the one
+    /// The key before `colon` (if a colon stands there) and its id, if it is the one that mostly follows `last`: the one
     /// learned after it, so that the processor need not wait for a load to go on, or the first of its followers.
     #[inline(always)]
-    pub fn follow(&self, buffer: &[u8], colon: usize, last: usize, parent: u16) -> Option<usize> {
+    pub fn follow(&self, buffer: &[u8], colon: usize, last: usize, parent: u16) -> Option<(usize, &Key)> {
         let window = window_to(buffer, colon)?;
         let next = (last + 1) % KEYS_MAX;
-        if self.get(next).is(window, parent) {
-            return Some(next);
+        let key = &self.keys[next];
+        if key.is(window, parent) {
+            return Some((next, key));
         }
         let id = usize::from(self.get(last).followers[0]);
-        self.get(id).is(window, parent).then_some(id)
+        let key = self.get(id);
+        key.is(window, parent).then_some((id, key))
     }
 
     /// The other followers. A frequent one rises to where it is found at once.
@@ -215,22 +226,26 @@ impl Keys {
         let window = window_to(buffer, colon)?;
         let followers = self.keys[last].followers;
         let rank = (1..FOLLOWERS).find(|rank| self.get(usize::from(followers[*rank])).is(window, parent))?;
-        if rank > 1 {
-            self.keys[last].followers.swap(rank, rank - 1);
-        }
+        self.keys[last].followers.swap(rank, rank - 1);
         Some(usize::from(followers[rank]))
     }
 
-    /// Whether the whole of a key stands before a colon, not only what the window says.
-    pub fn is_whole(&self, id: usize, buffer: &[u8], colon: usize) -> bool {
-        let quoted = buffer[..colon].strip_suffix(b"\"").and_then(|before| before.strip_suffix(self.spelled(id)));
-        quoted.is_some_and(|before| before.ends_with(b"\""))
+    /// Where the quote of a special key opens, if the whole of it stands before the colon, not only what the window says.
+    #[inline(always)]
+    pub fn special(&self, id: usize, buffer: &[u8], colon: usize) -> Option<usize> {
+        let spelled = self.spelled(id);
+        if spelled.len() + 3 > WINDOW_BYTES {
+            let before = buffer[..colon].strip_suffix(b"\"")?.strip_suffix(spelled)?;
+            before.ends_with(b"\"").then(|| before.len() - 1)
+        } else {
+            Some(colon - spelled.len() - 2)
+        }
     }
 
-    /// The key that is spelled like this between its quotes, behind a byte `lead`; from now on it is known to follow
-    /// `last`. Ids from before may mean other keys afterwards. `None`: an escape is none.
-    pub fn look_up(&mut self, lead: u8, spelled: &[u8], last: usize, parent: u16) -> Option<usize> {
-        let before = self.spellings[last].own.wrapping_add(u32::from(lead));
+    /// The key that is spelled like this between its quotes, behind the one or two bytes `lead`; from now on it is known
+    /// to follow `last`. Ids from before may mean other keys afterwards. `None`: an escape is none.
+    pub fn look_up(&mut self, lead: &[u8], spelled: &[u8], last: usize, parent: u16) -> Option<usize> {
+        let before = self.spellings[last].own ^ (u32::from(lead[0]) << 8) ^ lead.len() as u32;
         let hash = hash_of(spelled, parent, before);
         let known = self.ids.find(hash, |id| {
             let id = usize::from(*id);
@@ -250,10 +265,10 @@ impl Keys {
     }
 
     fn spelled(&self, id: usize) -> &[u8] {
-        spelled_of(&self.keys[id], &self.spellings[id], &self.names)
+        self.spellings[id].name(&self.names)
     }
 
-    fn learn(&mut self, lead: u8, spelled: &[u8], hash: u64, parent: u16, before: u32) -> Option<u16> {
+    fn learn(&mut self, lead: &[u8], spelled: &[u8], hash: u64, parent: u16, before: u32) -> Option<u16> {
         let meaning = if spelled.contains(&b'\\') {
             let mut name = Vec::new();
             unescape(spelled, &mut name)?;
@@ -269,18 +284,19 @@ impl Keys {
             self.forget();
         }
         let id = self.spellings.len() as u16;
-        let whole = [&[lead, b'"'], spelled, b"\":"].concat();
+        let whole = [lead, b"\"", spelled, b"\":"].concat();
         let (tail, mask) = window_of(&whole);
-        let special = whole.len() > WINDOW_BYTES || meaning.inner != 0 || !matches!(lead, b',' | b'{');
-        let bytes = (whole.len() - 1) as u16 | if special { SPECIAL } else { 0 };
+        let special = whole.len() > WINDOW_BYTES || meaning.inner != 0 || !matches!(lead[0], b',' | b'{');
+        let bytes = if special { SPECIAL } else { whole.len() as u16 - 1 };
         self.keys[usize::from(id)] = Key { tail, mask, followers: [NEVER; FOLLOWERS], bytes, parent, meaning };
         let own = hash_of(spelled, parent, 0) as u32;
-        self.spellings.push(Spelling { name_start: self.names.len() as u32, own, before });
+        let (name_start, name_bytes) = (self.names.len() as u32, spelled.len() as u32);
+        self.spellings.push(Spelling { name_start, name_bytes, own, before });
         self.names.extend_from_slice(spelled);
         let (keys, spellings, names) = (&self.keys, &self.spellings, &self.names);
         self.ids.insert_unique(hash, id, |&id| {
             let (key, spelling) = (&keys[usize::from(id)], &spellings[usize::from(id)]);
-            hash_of(spelled_of(key, spelling, names), key.parent, spelling.before)
+            hash_of(spelling.name(names), key.parent, spelling.before)
         });
         Some(id)
     }
@@ -296,7 +312,7 @@ impl Keys {
 
 /// Fits nothing.
 const UNKNOWN: Key =
-    Key { tail: 1, mask: 0, followers: [NEVER; FOLLOWERS], bytes: SPECIAL | 3, parent: NOWHERE, meaning: NOT_WANTED };
+    Key { tail: 1, mask: 0, followers: [NEVER; FOLLOWERS], bytes: SPECIAL, parent: NOWHERE, meaning: NOT_WANTED };
 
 #[inline(always)]
 fn window_to(buffer: &[u8], colon: usize) -> Option<u128> {
@@ -310,10 +326,6 @@ fn window_of(whole: &[u8]) -> (u128, u128) {
     tail[WINDOW_BYTES - covered..].copy_from_slice(&whole[whole.len() - covered..]);
     mask[WINDOW_BYTES - covered..].fill(0xff);
     (u128::from_le_bytes(tail), u128::from_le_bytes(mask))
-}
-
-fn spelled_of<'a>(key: &Key, spelling: &Spelling, names: &'a [u8]) -> &'a [u8] {
-    &names[spelling.name_start as usize..][..key.special_bytes() - 3]
 }
 
 fn hash_of(spelled: &[u8], parent: u16, before: u32) -> u64 {

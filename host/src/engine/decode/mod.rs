@@ -1,8 +1,9 @@
 //! NDJSON bytes → the wanted fields of each event, in columns.
 //!
 //! A line at a time, so that a broken one harms no other: find its structure (`scan`, 64 bytes at a time), walk that
-//! structure from key to key (`walk`, `keys`), and note where each wanted value stands (`value`). Nothing is copied but
-//! strings with escapes, and nothing is allocated once the tables have grown.
+//! structure from key to key (`walk`, `keys`), and note where each wanted value stands (`fill`, `value`). Nothing is copied
+//! but strings with escapes, and nothing is allocated once the tables have grown. All of a line is checked, but inside
+//! arrays that no path reads only brackets, quotes and colons are.
 //!
 //! Knows nothing of what the fields mean, of time, or of who sent the bytes.
 //!
@@ -76,7 +77,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Paths are segments of keys, at most 30,000 of both in all. A path may lead through another one; the same path
+    /// Paths are segments of keys, fewer than 65,000 segments in all. A path may lead through another one; the same path
     /// twice gives two equal columns.
     pub fn new(paths: &[Vec<String>], event_bytes_max: usize) -> Self {
         let event_bytes_max = event_bytes_max.min(EVENT_BYTES_LIMIT);
@@ -92,7 +93,7 @@ impl Decoder {
     /// Decodes lines of `buffer[..len]` from `*at` until `rows_max` rows are there or the end, and advances `*at` and
     /// `*line`. Every line that is not blank becomes a row or a reject.
     ///
-    /// `buffer` holds `PADDING_BYTES` behind `len` and is smaller than 4 GiB.
+    /// `buffer` holds `PADDING_BYTES` behind `len` and is smaller than 4 GiB; `rows_max` is some hundred to some thousand.
     pub fn decode(
         &mut self,
         buffer: &[u8],
@@ -118,7 +119,6 @@ impl Decoder {
             }
             *line += 1;
         }
-        rows.finish();
     }
 
     /// Finds the line's end and structure. The end excludes blanks; a line that is too long has no structure.

@@ -166,8 +166,4 @@ impl Rows {
         let (row, stride) = (self.len, self.stride);
         self.values.iter_mut().skip(row).step_by(stride).for_each(|value| *value = Value::MISSING);
     }
-
-    pub(super) fn finish(&self) {
-        debug_assert!(self.line.len() == self.len && self.len <= self.stride);
-    }
 }

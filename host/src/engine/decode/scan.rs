@@ -14,8 +14,8 @@ pub(super) struct Masks {
     pub quotes: u64,
     /// `: { } [ ]` anywhere.
     pub structure: u64,
-    /// Some byte is above 127.
-    pub high: bool,
+    /// Above 127; a bit a byte or otherwise, but some.
+    pub high: u64,
     /// Some byte is a backslash or a control character: `Details` are wanted.
     pub rare: bool,
 }
@@ -70,11 +70,16 @@ pub(super) enum Level {
 
 impl Level {
     pub fn best() -> Self {
+        Self::all().pop().expect("one is portable")
+    }
+
+    /// Those that this machine has, the best one last.
+    pub fn all() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
-        if let Some(available) = super::avx2::Available::detect() {
-            return Self::Avx2(available);
-        }
-        Self::Portable
+        all.extend(super::avx2::Available::detect().map(Self::Avx2));
+        all
     }
 
     /// The line from `start` up to its newline, or to `limit` where that comes first. The tape has room for
@@ -103,10 +108,11 @@ pub(super) fn scan_with(
     let (mut base, mut block_index) = (start, 0);
     // Carried from block to block: an escape that reaches into the next one, and all ones inside a string.
     let (mut escape, mut inside) = (0_u64, 0_u64);
+    let mut all_high = 0;
     loop {
         let block: &Block = buffer[base..].first_chunk().expect("a block is readable behind the limit");
         let Masks { mut quotes, mut structure, high, rare } = masks(block);
-        scan.high |= high;
+        all_high |= high;
         let mut last = false;
         if rare || escape != 0 || base + BLOCK_BYTES > limit {
             let seen = details(block);
@@ -145,6 +151,7 @@ pub(super) fn scan_with(
     }
     scan.newline = scan.end;
     scan.broken |= inside != 0;
+    scan.high = all_high != 0;
     scan
 }
 
@@ -180,54 +187,36 @@ fn escaped(backslash: u64, carry: &mut u64) -> u64 {
     escaped
 }
 
-const QUOTE: u8 = 1;
-const STRUCTURE: u8 = 2;
-const BACKSLASH: u8 = 4;
-const CONTROL: u8 = 8;
-const HIGH: u8 = 16;
-
-const CLASS: [u8; 256] = {
-    let mut class = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        class[byte] = match byte as u8 {
-            b'"' => QUOTE,
-            b':' | b'{' | b'}' | b'[' | b']' => STRUCTURE,
-            b'\\' => BACKSLASH,
-            0..0x20 => CONTROL,
-            0x80.. => HIGH,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    class
-};
-
 /// The oracle of the other ways, and the way of machines that have none.
 fn scan_portable(buffer: &[u8], start: usize, limit: usize, tape: &mut Tape) -> Scan {
     scan_with(buffer, start, limit, tape, masks_portable, details_portable, prefix_xor_portable)
 }
 
-#[inline(always)]
 fn masks_portable(block: &Block) -> Masks {
-    let (mut quotes, mut structure, mut all) = (0, 0, 0);
-    for (bit, &byte) in block.iter().enumerate() {
-        let class = CLASS[usize::from(byte)];
-        all |= class;
-        quotes |= u64::from(class & QUOTE) << bit;
-        structure |= u64::from((class & STRUCTURE) >> 1) << bit;
+    Masks {
+        quotes: word(block, |byte| byte == b'"'),
+        structure: word(block, |byte| byte == b':' || matches!(byte | 0x20, b'{' | b'}')),
+        high: u64::from(block.iter().fold(0, |all, byte| all | byte) & 0x80),
+        rare: block.iter().fold(false, |any, byte| any | (*byte == b'\\') | (*byte < 0x20)),
     }
-    Masks { quotes, structure, high: all & HIGH != 0, rare: all & (BACKSLASH | CONTROL) != 0 }
 }
 
 fn details_portable(block: &Block) -> Details {
-    let bits = |is: fn(u8) -> bool| block.iter().rev().fold(0, |bits, &byte| bits << 1 | u64::from(is(byte)));
     Details {
-        backslash: bits(|byte| byte == b'\\'),
-        control: bits(|byte| byte < 0x20),
-        newline: bits(|byte| byte == b'\n'),
-        blank: bits(|byte| matches!(byte, b'\t' | b'\r')),
+        backslash: word(block, |byte| byte == b'\\'),
+        control: word(block, |byte| byte < 0x20),
+        newline: word(block, |byte| byte == b'\n'),
+        blank: word(block, |byte| byte == b'\t' || byte == b'\r'),
     }
+}
+
+/// A bit a byte. The compiler makes vectors of the first step; the second packs eight bytes of 0 or 1 by a product.
+#[inline(always)]
+fn word(block: &Block, is: impl Fn(u8) -> bool) -> u64 {
+    let flags = block.map(|byte| u8::from(is(byte)));
+    let (eights, _) = flags.as_chunks::<8>();
+    let packed = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().rev().fold(0, |word, eight| word << 8 | packed(eight))
 }
 
 /// Bit n of the result is the parity of bits 0 to n.

@@ -21,29 +21,38 @@ const LAST_BYTES: [u128; WINDOW_BYTES + 1] = {
     masks
 };
 
-/// Whether `buffer[start..end]` is a JSON number. Integers and decimals are judged 16 bytes at once.
-#[inline]
-pub(super) fn is_number(buffer: &[u8], start: usize, end: usize) -> bool {
-    const ZEROS: u128 = u128::from_le_bytes([b'0'; WINDOW_BYTES]);
-    const LOW: u128 = u128::from_le_bytes([0x7f; WINDOW_BYTES]);
-    const TO_HIGH: u128 = u128::from_le_bytes([0x80 - 10; WINDOW_BYTES]);
-    let len = end - start;
-    if len == 0 || len > WINDOW_BYTES || end < WINDOW_BYTES {
-        return is_any_number(&buffer[start..end]);
+/// Whether `buffer[begin..end]` is a JSON number. Integers and decimals are judged 8 or 16 bytes at once.
+#[inline(always)]
+pub(super) fn is_number(buffer: &[u8], begin: usize, end: usize) -> bool {
+    /// A bit in each byte of the number that is no digit, and how many bits stand before the number.
+    macro_rules! others {
+        ($word:ty, $bytes:literal) => {{
+            const ZEROS: $word = <$word>::from_le_bytes([b'0'; $bytes]);
+            const LOW: $word = <$word>::from_le_bytes([0x7f; $bytes]);
+            const TO_HIGH: $word = <$word>::from_le_bytes([0x80 - 10; $bytes]);
+            let Some(window) = buffer[..end].last_chunk::<$bytes>() else { return is_any_number(&buffer[begin..end]) };
+            // As many zeros as the number leaves room for, then its bytes; a digit becomes 0 to 9, all else has a high bit.
+            let mask = (LAST_BYTES[(end - begin) % (WINDOW_BYTES + 1)] >> ((WINDOW_BYTES - $bytes) * 8)) as $word;
+            let values = (<$word>::from_le_bytes(*window) ^ ZEROS) & mask;
+            let others = (((values & LOW) + TO_HIGH) | values) & !LOW;
+            let first_other = (others.trailing_zeros() as usize / 8 + end).wrapping_sub($bytes);
+            (others != 0, others & others.wrapping_sub(1) == 0, first_other)
+        }};
     }
-    let window: &[u8; WINDOW_BYTES] = buffer[..end].last_chunk().expect("just compared");
-    // As many zeros as the number leaves room for, then its bytes; a digit becomes 0 to 9, all else has a high bit.
-    let values = (u128::from_le_bytes(*window) ^ ZEROS) & LAST_BYTES[len];
-    let others = (((values & LOW) + TO_HIGH) | values) & !LOW;
-    let leading_zero = buffer[start] == b'0';
-    if others == 0 {
+    let len = end - begin;
+    let (some, one, first) = match len {
+        0 | WINDOW_BYTES.. => return is_any_number(&buffer[begin..end]),
+        1..=8 => others!(u64, 8),
+        _ => others!(u128, 16),
+    };
+    let leading_zero = buffer[begin] == b'0';
+    if !some {
         return len == 1 || !leading_zero;
     }
-    let other = others.trailing_zeros() as usize / 8 + len - WINDOW_BYTES;
-    if others & (others - 1) == 0 && buffer[start + other] == b'.' {
-        return other + 1 < len && other > 0 && (other == 1 || !leading_zero);
+    if one && buffer[first] == b'.' {
+        return first > begin && first + 1 < end && (first == begin + 1 || !leading_zero);
     }
-    is_any_number(&buffer[start..end])
+    is_any_number(&buffer[begin..end])
 }
 
 /// The grammar, byte by byte.
@@ -91,10 +100,7 @@ pub fn number(literal: &[u8]) -> f64 {
             return any_number(literal);
         }
     }
-    // At most 16 digits: above 2^53 an integer is not exact.
-    if integer > 1 << 53 {
-        return any_number(literal);
-    }
+    // Without a point the conversion rounds, with one there are at most 15 digits and the division does.
     integer as f64 / POWERS[digits_behind.min(DIGITS_EXACT)]
 }
 

@@ -52,8 +52,8 @@ pub(super) struct Walk {
     step: usize,
     /// Quotes of keys and inside arrays.
     quotes: u32,
-    /// Keys that paths lead through.
-    seen: u32,
+    /// Of the keys that paths lead through, by their number: how many spans were there when it was seen last, and 1.
+    seen: Vec<u32>,
 }
 
 impl Walk {
@@ -68,7 +68,7 @@ impl Walk {
             begin: 0,
             step: 0,
             quotes: 0,
-            seen: 0,
+            seen: Vec::new(),
         }
     }
 
@@ -85,7 +85,9 @@ impl Walk {
         }
         self.frames[0] = Frame { parent: ROOT, column: keys.root_column(), start: line.start as u32 };
         (self.depth, self.parent, self.last) = (1, ROOT, START);
-        (self.begin, self.step, self.spans_len, self.quotes, self.seen) = (first, 1, 0, 0, 0);
+        (self.begin, self.step, self.spans_len, self.quotes) = (first, 1, 0, 0);
+        self.seen.clear();
+        self.seen.resize(keys.inner_keys as usize + 1, 0);
         while self.depth > 0 {
             let at = self.follow(line, keys)?;
             match line.buffer[at] {
@@ -96,7 +98,7 @@ impl Walk {
                 _ => return None,
             }
         }
-        (self.step == line.structure.len() && self.begin + 1 == line.end).then_some(self.quotes)
+        (self.begin + 1 == line.end).then_some(self.quotes)
     }
 
     /// Of the line that was walked.
@@ -111,25 +113,25 @@ impl Walk {
         let (buffer, parent) = (line.buffer, self.parent);
         let mut steps = line.structure[self.step..].iter();
         let (mut begin, mut last) = (self.begin, usize::from(self.last));
+        let mut column = keys.get(last).meaning.column;
         let (spans, mut spans_len) = (&mut self.spans[..], self.spans_len);
         let at = loop {
             let at = *steps.next()? as usize;
-            let Some(id) = keys.follow(buffer, at, last, parent) else { break at };
-            let end = match keys.get(id).plain_bytes() {
+            let Some((id, key)) = keys.follow(buffer, at, last, parent) else { break at };
+            let end = match key.plain_bytes() {
                 Some(bytes) => at - bytes,
-                None => match special(line, keys, id, at, begin, &mut spans[..spans_len], &mut self.seen) {
+                None => match special(line, keys, id, at, &mut spans[..spans_len], &mut self.seen) {
                     Some(end) => end,
                     None => break at,
                 },
             };
             if end != begin {
-                let column = keys.get(last).meaning.column;
                 spans[spans_len] = Span { begin: begin as u32, end: end as u32, column };
                 spans_len += 1;
             } else if buffer[begin] != b'{' {
                 break at;
             }
-            (last, begin) = (id, at + 1);
+            (last, begin, column) = (id, at + 1, key.meaning.column);
         };
         let step = line.structure.len() - steps.len();
         self.quotes += 2 * (step - 1 - self.step) as u32;
@@ -149,7 +151,7 @@ impl Walk {
         };
         let end = match plain {
             Some((_, end)) => end,
-            None => end_before(line, self.begin, open - 1)?,
+            None => end_before(line, open - 1)?,
         };
         if end != self.begin {
             self.push(self.begin, end, keys.get(last).meaning.column);
@@ -158,7 +160,7 @@ impl Walk {
         }
         let id = match plain {
             Some((id, _)) => id,
-            None => keys.look_up(line.buffer[open - 1], &line.buffer[open + 1..close], last, self.parent)?,
+            None => keys.look_up(lead(line, end, open), &line.buffer[open + 1..close], last, self.parent)?,
         };
         replace_if_seen(keys, id, &mut self.spans[..self.spans_len], &mut self.seen);
         (self.last, self.begin) = (id as u16, at + 1);
@@ -216,39 +218,41 @@ impl Walk {
 
 /// A key of which the window said too little: the end of what stands before it, or it is none.
 #[inline(never)]
-fn special(
-    line: &Line,
-    keys: &Keys,
-    id: usize,
-    colon: usize,
-    begin: usize,
-    spans: &mut [Span],
-    seen: &mut u32,
-) -> Option<usize> {
-    if !keys.is_whole(id, line.buffer, colon) {
-        return None;
-    }
-    let end = end_before(line, begin, colon - keys.get(id).special_bytes())?;
+fn special(line: &Line, keys: &Keys, id: usize, colon: usize, spans: &mut [Span], seen: &mut [u32]) -> Option<usize> {
+    let open = keys.special(id, line.buffer, colon)?;
+    let end = end_before(line, open - 1)?;
     replace_if_seen(keys, id, spans, seen);
     Some(end)
 }
 
-/// The same key again, and paths lead through it: nobody wants what stood below it before.
-fn replace_if_seen(keys: &Keys, id: usize, spans: &mut [Span], seen: &mut u32) {
+/// If this key was there before, nobody wants what stood below it then.
+fn replace_if_seen(keys: &Keys, id: usize, spans: &mut [Span], seen: &mut [u32]) {
     let meaning = keys.get(id).meaning;
-    if *seen & meaning.inner != 0 {
-        let below = keys.below(meaning.node);
-        spans.iter_mut().filter(|span| below.contains(&span.column)).for_each(|span| span.column = NO_COLUMN);
+    if meaning.inner == 0 {
+        return;
     }
-    *seen |= meaning.inner;
+    let seen = &mut seen[meaning.inner as usize];
+    if let Some(since) = seen.checked_sub(1) {
+        let below = keys.below(meaning.node);
+        let spans = spans[since as usize..].iter_mut();
+        spans.filter(|span| below.contains(&span.column)).for_each(|span| span.column = NO_COLUMN);
+    }
+    *seen = spans.len() as u32 + 1;
 }
 
-/// The end of what stands between `begin` and a key, given the byte before the key: the comma, or `begin` itself if
-/// that is the brace before the key. Else the key is none.
-fn end_before(line: &Line, begin: usize, before: usize) -> Option<usize> {
-    let end = before - blanks_before(&line.buffer[line.start..=before]);
-    let byte = line.buffer[end];
-    (byte == b',' || (byte == b'{' && end == begin)).then_some(end)
+/// The comma before a key, or the brace that opened its object, given the byte before the key; else the key is none.
+#[inline(always)]
+fn end_before(line: &Line, before: usize) -> Option<usize> {
+    let mut end = before;
+    while is_blank(line.buffer[end]) {
+        end -= 1;
+    }
+    matches!(line.buffer[end], b',' | b'{').then_some(end)
+}
+
+/// What leads a key, from the comma or brace at `end` on if at most a blank stands between, else the byte before it.
+fn lead<'a>(line: &Line<'a>, end: usize, open: usize) -> &'a [u8] {
+    &line.buffer[if open - end > 2 { open - 1 } else { end }..open]
 }
 
 /// The quotes of the key before a colon.
