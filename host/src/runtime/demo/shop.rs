@@ -116,7 +116,7 @@ impl Visit {
     }
 
     fn decide(&mut self, done: &'static str, incident: Option<Incident>) -> Option<()> {
-        let (wanting, paying) = if incident == Some(Incident::FlashSale) { (0.4, 0.8) } else { (0.11, 0.5) };
+        let (wanting, paying) = if incident == Some(Incident::FlashSale) { (0.25, 0.7) } else { (0.06, 0.4) };
         self.next = match done {
             "purchase" => return None,
             "add_to_cart" if self.rng.random_bool(paying) => Next::Pay,
