@@ -93,7 +93,8 @@ impl<T: Detector> DetectorSlot<T> {
     pub fn judge(&self, window: wit::Window) -> Option<wit::Verdict> {
         let mut instance = self.instance.borrow_mut();
         let detector = instance.as_mut().expect("judge before configure");
-        let mut past: Vec<Point> = window.points.into_iter().map(|p| Point { t: p.t, value: p.value }).collect();
+        let points = window.times.into_iter().zip(window.values);
+        let mut past: Vec<Point> = points.map(|(t, value)| Point { t, value }).collect();
         let last = past.pop()?;
         let verdict = detector.judge(&Window { step_ms: window.step_ms, past, last })?;
         let Verdict { expected, lower, upper, score, anomalous } = verdict;
