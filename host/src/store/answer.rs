@@ -8,6 +8,7 @@ use super::cells::{Cells, Column, Pane, merge_shared};
 use super::table::{ANY, Combinations};
 use super::{ReadAnswer, ReadRequest, Resolution, Seq, StateColumn, StateSeries};
 use crate::engine::plan::StateKind;
+use crate::engine::sketch::Sketch;
 use crate::time::Minute;
 
 /// In a map from combinations to series: in none.
@@ -15,6 +16,14 @@ const NONE: u32 = u32::MAX;
 
 /// For each combination of a table the series it belongs to.
 pub struct SeriesMap(Vec<u32>);
+
+/// A pane to be added.
+pub struct Step<'p> {
+    /// Index among the steps of the request.
+    pub step: usize,
+    pub map: &'p SeriesMap,
+    pub cells: &'p Cells,
+}
 
 pub struct Answer<'r> {
     request: &'r ReadRequest,
@@ -109,23 +118,29 @@ impl<'r> Answer<'r> {
         SeriesMap((0..combinations.len() as u32).map(series_of).collect())
     }
 
-    pub fn add(&mut self, step: usize, map: &SeriesMap, cells: &Cells) {
-        let series_of = |(row, &combination): (usize, &u32)| {
-            let series = map.0[combination as usize];
-            (series != NONE).then_some((row, series as usize))
-        };
-        let hits: Vec<(usize, usize)> = cells.rows.iter().enumerate().filter_map(series_of).collect();
-        for &(_, series) in &hits {
-            let series = &mut self.series[series];
-            if series.present.is_empty() {
-                series.present = vec![false; self.steps.len()];
-                series.states = self.request.kinds.iter().map(|&kind| neutral(kind, self.steps.len())).collect();
+    /// Adds panes up. Slot by slot, so that what is written to at a time stays small.
+    pub fn add(&mut self, panes: &[Step<'_>]) {
+        for pane in panes {
+            for &combination in &pane.cells.rows {
+                let series = pane.map.0[combination as usize];
+                if series != NONE {
+                    self.mark(series as usize, pane.step);
+                }
             }
-            series.present[step] = true;
         }
-        for (slot, column) in cells.columns.iter().enumerate() {
-            add_column(&mut self.series, slot, step, &hits, column);
+        for (slot, kind) in self.request.kinds.iter().enumerate() {
+            add_slot(&mut self.series, slot, *kind, panes);
         }
+    }
+
+    /// There is a cell.
+    fn mark(&mut self, series: usize, step: usize) {
+        let series = &mut self.series[series];
+        if series.present.is_empty() {
+            series.present = vec![false; self.steps.len()];
+            series.states = self.request.kinds.iter().map(|&kind| neutral(kind, self.steps.len())).collect();
+        }
+        series.present[step] = true;
     }
 
     pub fn finish(self, seq: Seq) -> ReadAnswer {
@@ -136,21 +151,39 @@ impl<'r> Answer<'r> {
     }
 }
 
-fn add_column(series: &mut [StateSeries], slot: usize, step: usize, hits: &[(usize, usize)], column: &Column) {
-    for &(row, at) in hits {
-        match (&mut series[at].states[slot], column) {
-            (StateColumn::Count(states), Column::Count(column)) => {
-                states[step] = states[step].saturating_add(column[row]);
+fn add_slot(series: &mut [StateSeries], slot: usize, kind: StateKind, panes: &[Step<'_>]) {
+    macro_rules! fold {
+        ($kind:ident, $merge:expr) => {{
+            let mut targets: Vec<&mut [_]> = Vec::with_capacity(series.len());
+            for series in series.iter_mut() {
+                targets.push(match series.states.get_mut(slot) {
+                    Some(StateColumn::$kind(states)) => states.as_mut_slice(),
+                    // A series without a cell.
+                    _ => &mut [],
+                });
             }
-            (StateColumn::Sum(states), Column::Sum(column)) => states[step] += column[row],
-            (StateColumn::Min(states), Column::Min(column)) => states[step] = states[step].min(column[row]),
-            (StateColumn::Max(states), Column::Max(column)) => states[step] = states[step].max(column[row]),
-            (StateColumn::Uniq(states), Column::Uniq(column)) => match &mut states[step] {
-                Some(sketch) => merge_shared(sketch, &column[row]),
-                none => *none = Some(column[row].clone()),
-            },
-            _ => unreachable!("kinds are compared before anything is added"),
-        }
+            for Step { step, map, cells } in panes {
+                let Column::$kind(column) = &cells.columns[slot] else {
+                    unreachable!("kinds are compared before anything is added")
+                };
+                for (&combination, state) in cells.rows.iter().zip(column) {
+                    let at = map.0[combination as usize];
+                    if at != NONE {
+                        $merge(&mut targets[at as usize][*step], state);
+                    }
+                }
+            }
+        }};
+    }
+    match kind {
+        StateKind::Count => fold!(Count, |into: &mut u64, state: &u64| *into = into.saturating_add(*state)),
+        StateKind::Sum => fold!(Sum, |into: &mut f64, state: &f64| *into += state),
+        StateKind::Min => fold!(Min, |into: &mut f64, state: &f64| *into = into.min(*state)),
+        StateKind::Max => fold!(Max, |into: &mut f64, state: &f64| *into = into.max(*state)),
+        StateKind::Uniq => fold!(Uniq, |into: &mut Option<Arc<Sketch>>, state: &Arc<Sketch>| match into {
+            Some(sketch) => merge_shared(sketch, state),
+            None => *into = Some(state.clone()),
+        }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::answer::Answer;
+use super::answer::{Answer, Step};
 use super::memory::{HotRead, MemoryStore};
 use super::pane::decode;
 use super::{HistoryStore, HotStore, PaneRecord, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
@@ -53,7 +53,7 @@ fn add_record(request: &ReadRequest, record: &PaneRecord, answer: &mut Answer<'_
     let texts: Vec<&[Arc<str>]> = stored.texts.iter().map(Vec::as_slice).collect();
     let combinations = if answer.from_margins() { &stored.margins } else { &stored.full };
     let map = answer.map(combinations, &texts);
-    answer.add(step, &map, answer.cells(&stored.pane));
+    answer.add(&[Step { step, map: &map, cells: answer.cells(&stored.pane) }]);
     Ok(())
 }
 

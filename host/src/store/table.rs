@@ -29,10 +29,6 @@ impl Combinations {
         self.len as usize
     }
 
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
     pub fn get(&self, number: u32) -> &[u32] {
         &self.values[number as usize * self.width..][..self.width]
     }

@@ -53,7 +53,10 @@ impl Embedded {
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(1)
             .open()
-            .map_err(engine)?;
+            .map_err(|error| match error {
+                fjall::Error::Locked => StoreError::Locked { folder: folder.to_owned() },
+                other => engine(other),
+            })?;
         let keyspace = |name| database.keyspace(name, options).map_err(engine);
         let history = Arc::new(History::new(database.clone(), keyspace("history")?));
         let (hot, meta) = (keyspace("hot")?, keyspace("meta")?);

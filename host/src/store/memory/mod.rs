@@ -11,8 +11,6 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod speed;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -23,7 +21,7 @@ use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
 pub(super) use read::HotRead;
 pub(super) use restore::{Restore, StoredDay};
-pub(super) use snapshot::{DaySnapshot, Dropped, Head, KeptValues, MetricShape, Snapshot};
+pub(super) use snapshot::{DaySnapshot, Dropped, Head, Snapshot};
 use state::State;
 
 #[derive(Default)]

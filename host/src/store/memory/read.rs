@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::state::{MetricState, State};
 use crate::engine::plan::Fingerprint;
-use crate::store::answer::{Answer, SeriesMap};
+use crate::store::answer::{Answer, SeriesMap, Step};
 use crate::store::cells::Pane;
 use crate::store::{ReadRequest, Seq, StoreError};
 use crate::time::Minute;
@@ -61,9 +61,10 @@ impl HotRead {
     }
 
     pub fn add_to(&self, answer: &mut Answer<'_>) {
-        for (step, pane, map) in &self.panes {
-            answer.add(*step, &self.maps[*map], answer.cells(pane));
-        }
+        let panes = self.panes.iter();
+        let steps =
+            panes.map(|(step, pane, map)| Step { step: *step, map: &self.maps[*map], cells: answer.cells(pane) });
+        answer.add(&steps.collect::<Vec<_>>());
     }
 }
 

@@ -10,7 +10,6 @@ use crate::engine::delta::{SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::store::cells::Pane;
 use crate::store::pane::{Meaning, encode};
-use crate::store::table::Combinations;
 use crate::store::{PaneRecord, Resolution, Seq, StoreError};
 use crate::time::{Millis, Minute};
 
