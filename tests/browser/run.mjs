@@ -7,13 +7,14 @@ import { chromium } from "playwright-core";
 import { checks, emptyChecks, keyChecks } from "./checks.mjs";
 import { Host } from "./host.mjs";
 import { Page } from "./page.mjs";
+import { until } from "./until.mjs";
 
 const { values: flags } = parseArgs({
   options: {
     binary: { type: "string" },
     out: { type: "string" },
     browser: { type: "string", default: "/usr/bin/chromium" },
-    rate: { type: "string", default: "200" },
+    rate: { type: "string", default: "20" },
   },
 });
 if (!flags.binary || !flags.out) {
@@ -22,6 +23,9 @@ if (!flags.binary || !flags.out) {
 }
 
 const WIDE = { width: 1600, height: 1000 };
+const FILLED_MS_MAX = 120_000;
+const LAG_MS_MAX = 5_000;
+const READ = { authorization: "Bearer read-me" };
 const PHONE = { width: 390, height: 844 };
 let passed = 0;
 let failed = 0;
@@ -59,6 +63,7 @@ async function run(list, hostFlags, shots = null) {
   const context = await browser.newContext({ viewport: WIDE, colorScheme: "light", timezoneId: "Europe/Berlin" });
   try {
     await host.start();
+    await until("the past is filled in", FILLED_MS_MAX, async () => (await host.get("/v1/status", READ)).lag_ms < LAG_MS_MAX);
     const page = new Page(await context.newPage(), host);
     for (const [name, check, picture] of list) {
       const begun = performance.now();

@@ -13,6 +13,7 @@ import { Legend } from "./legend";
 import { Plot, type PlotModel } from "./plot";
 
 const LINES_MAX = 8;
+const PATIENCE_MS = 700; // an answer that comes sooner needs no word
 
 export interface Pick extends Stroke {
   key: string;
@@ -100,7 +101,11 @@ export class Chart {
         this.#order.clear();
       }
       this.#feed?.close();
-      this.#feed = this.#page.feeds.open(spec, this.changed);
+      const mine = this.#page.feeds.open(spec, this.changed);
+      this.#feed = mine;
+      setTimeout(() => {
+        if (this.#feed === mine && !mine.feed.book && !mine.feed.error && !this.#plot) this.#say("Loading");
+      }, PATIENCE_MS);
     }
     this.changed();
   }
@@ -200,7 +205,9 @@ export class Chart {
       return;
     }
     const key = (l: Line): string => l.labels[dimension] ?? "";
-    const fresh = lines.filter((l) => !this.#order.has(key(l))).sort((a, b) => weight(b) - weight(a));
+    // The largest of a ratio or a mean would be the rarest, with the most noise: there the most frequent are shown.
+    const rank = this.metric.zero_fill ? (l: Line): number => -weight(l) : (l: Line): number => this.#page.places.of(dimension, key(l));
+    const fresh = lines.filter((l) => !this.#order.has(key(l))).sort((a, b) => rank(a) - rank(b));
     for (const l of fresh) this.#order.set(key(l), this.#order.size);
     const ranked = lines.sort((a, b) => this.#order.get(key(a))! - this.#order.get(key(b))!);
     const chosen = ranked.filter((l) => this.#isolated.has(key(l)));
