@@ -23,9 +23,11 @@ pub struct VerdictMemo {
 #[derive(Default)]
 struct Remembered {
     /// By detector and labels. The detector is held, so that its address is not given to another.
-    series: HashMap<(usize, Vec<Arc<str>>), (Arc<dyn Detector>, Verdicts)>,
+    series: HashMap<Key, (Arc<dyn Detector>, Verdicts)>,
     verdicts: usize,
 }
+
+type Key = (usize, Vec<Arc<str>>);
 
 /// Time → the value judged and what was said.
 type Verdicts = BTreeMap<Millis, (f64, Option<Verdict>)>;
@@ -44,12 +46,12 @@ impl VerdictMemo {
         judged
     }
 
-    fn take(&self, key: &(usize, Vec<Arc<str>>)) -> Option<Verdicts> {
+    fn take(&self, key: &Key) -> Option<Verdicts> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.series.get_mut(key).map(|(_, verdicts)| std::mem::take(verdicts))
     }
 
-    fn put(&self, key: (usize, Vec<Arc<str>>), detector: Arc<dyn Detector>, verdicts: Verdicts, before: usize) {
+    fn put(&self, key: Key, detector: Arc<dyn Detector>, verdicts: Verdicts, before: usize) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.verdicts = (remembered.verdicts + verdicts.len()).saturating_sub(before);
         remembered.series.insert(key, (detector, verdicts));

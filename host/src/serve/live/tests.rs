@@ -167,45 +167,61 @@ fn indexes_outlive_their_series() {
     assert_eq!((series[1].0, series[2].0), (&json!("US"), &json!("FR")));
 }
 
+/// What a client knows of one subscription from what it was told.
+#[derive(Default)]
+struct Mirror {
+    /// Labels by index.
+    labels: Vec<String>,
+    points: HashMap<(String, i64), Value>,
+    seq: Value,
+}
+
+impl Mirror {
+    fn apply(&mut self, frame: &Value) {
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let labels =
+            |series: &Value| list(series).iter().map(|series| series["labels"].to_string()).collect::<Vec<_>>();
+        if frame["op"] == "snapshot" {
+            self.labels = labels(&frame["series"]);
+            for (label, series) in self.labels.iter().zip(list(&frame["series"])) {
+                let points = list(&series["points"]);
+                self.points.extend(points.iter().map(|p| ((label.clone(), p[0].as_i64().unwrap()), p[1].clone())));
+            }
+        } else {
+            assert_eq!((&frame["op"], &frame["prev"]), (&json!("delta"), &self.seq), "no gap");
+            self.labels.extend(labels(&frame["new_series"]));
+            for point in list(&frame["points"]) {
+                let label = self.labels[point[0].as_u64().unwrap() as usize].clone();
+                self.points.insert((label, point[1].as_i64().unwrap()), point[2].clone());
+            }
+        }
+        self.seq = frame["seq"].clone();
+    }
+}
+
 #[test]
 fn deltas_rebuild_what_a_new_snapshot_says() {
     use rand::{RngExt, SeedableRng};
     let mut random = rand::rngs::StdRng::seed_from_u64(5);
     let host = Host::new();
     let mut now = NOON;
-    let subscriptions = [("events", vec!["country"]), ("users", vec![]), ("nested", vec!["country"]), ("rate", vec![])];
     let mut client = Client::new(&host, now);
-    // id → (labels → time → value, labels by index, seq)
-    let mut held: HashMap<String, (HashMap<String, HashMap<i64, Value>>, Vec<String>, Value)> = HashMap::new();
-    let mut frames = Vec::new();
-    for (metric, by) in &subscriptions {
-        frames.extend(client.say(subscribe(metric, metric, by)));
-    }
+    let mut mirrors: HashMap<String, Mirror> = HashMap::new();
+    let subscriptions = [("events", vec!["country"]), ("users", vec![]), ("nested", vec!["country"]), ("rate", vec![])];
+    let mut frames: Vec<Value> = subscriptions.iter().flat_map(|(m, by)| client.say(subscribe(m, m, by))).collect();
     for round in 0..60 {
         for frame in frames.drain(..) {
-            let (points, labels, seq) = held.entry(frame["id"].as_str().unwrap().to_owned()).or_default();
-            match frame["op"].as_str().unwrap() {
-                "snapshot" => {
-                    *labels = frame["series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()).collect();
-                    for series in frame["series"].as_array().unwrap() {
-                        let of_series = points.entry(series["labels"].to_string()).or_default();
-                        for point in series["points"].as_array().unwrap() {
-                            of_series.insert(point[0].as_i64().unwrap(), point[1].clone());
-                        }
-                    }
-                }
-                "delta" => {
-                    assert_eq!(frame["prev"], *seq, "no gap");
-                    labels.extend(frame["new_series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()));
-                    for point in frame["points"].as_array().unwrap() {
-                        let of_series = points.entry(labels[point[0].as_u64().unwrap() as usize].clone()).or_default();
-                        of_series.insert(point[1].as_i64().unwrap(), point[2].clone());
-                    }
-                }
-                op => panic!("{op}"),
-            }
-            *seq = frame["seq"].clone();
+            mirrors.entry(frame["id"].as_str().unwrap().to_owned()).or_default().apply(&frame);
         }
+        // Whoever comes now is told the same by one snapshot.
+        for (metric, by) in &subscriptions {
+            let mut fresh = Mirror::default();
+            Client::new(&host, now).say(subscribe("f", metric, by)).iter().for_each(|frame| fresh.apply(frame));
+            for (point, value) in &fresh.points {
+                assert_eq!(mirrors[*metric].points.get(point), Some(value), "{metric} {point:?} in round {round}");
+            }
+        }
+        now += random.random_range(1..40) * SECOND_MS;
         for _ in 0..random.random_range(0..4) {
             let back = if random.random_bool(0.3) { random.random_range(0..50) * MINUTE_MS } else { 0 };
             let country = ["US", "DE", "FR"][random.random_range(0..3)];
@@ -213,33 +229,6 @@ fn deltas_rebuild_what_a_new_snapshot_says() {
         }
         host.refresh(now);
         frames = client.frames();
-        if round % 7 == 3 {
-            // Whoever comes now is told the same by one snapshot.
-            for (metric, by) in &subscriptions {
-                frames.drain(..).for_each(|frame| later(&mut held, frame));
-                let mut fresh = Client::new(&host, now);
-                let snapshot = fresh.say(subscribe("f", metric, by)).remove(0);
-                let (points, _, _) = &held[*metric];
-                for series in snapshot["series"].as_array().unwrap() {
-                    for point in series["points"].as_array().unwrap() {
-                        let known =
-                            points.get(&series["labels"].to_string()).and_then(|p| p.get(&point[0].as_i64().unwrap()));
-                        assert_eq!(known, Some(&point[1]), "{metric} {} in round {round}", series["labels"]);
-                    }
-                }
-            }
-        }
-        now += random.random_range(1..40) * SECOND_MS;
-    }
-
-    fn later(held: &mut HashMap<String, (HashMap<String, HashMap<i64, Value>>, Vec<String>, Value)>, frame: Value) {
-        let (points, labels, seq) = held.get_mut(frame["id"].as_str().unwrap()).unwrap();
-        labels.extend(frame["new_series"].as_array().unwrap().iter().map(|s| s["labels"].to_string()));
-        for point in frame["points"].as_array().unwrap() {
-            let of_series = points.entry(labels[point[0].as_u64().unwrap() as usize].clone()).or_default();
-            of_series.insert(point[1].as_i64().unwrap(), point[2].clone());
-        }
-        *seq = frame["seq"].clone();
     }
 }
 

@@ -144,7 +144,7 @@ fn stale_steps(leaf: &Leaf, grid: Grid, shift: usize, minutes: &[Minute]) -> Vec
             let (first, last) = (step_of(minute.start()), step_of(minute.start() + beyond));
             first.max(0) as usize..(last + 1).min(grid.steps as Millis) as usize
         })
-        .chain([grid.steps.saturating_sub(shift)..grid.steps])
+        .chain(std::iter::once(grid.steps.saturating_sub(shift)..grid.steps))
         .filter(|range| !range.is_empty())
         .collect();
     ranges.sort_by_key(|range| range.start);

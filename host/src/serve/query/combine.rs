@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bind::{Bound, Leaf};
 use super::leaf::{Grid, LeafAnswer, LeafSeries, too_many_points};
+use crate::engine::arith::Arith;
 use crate::time::Millis;
 use crate::web::ApiError;
 
@@ -68,6 +69,7 @@ pub fn combine(
     }
     let mut out = Vec::with_capacity(by_labels.len());
     let mut points = 0;
+    let mut found = vec![None; leaves.len()];
     for (labels, parts) in by_labels {
         let parts: Vec<Part> = bound
             .leaves
@@ -77,7 +79,7 @@ pub fn combine(
             .collect();
         let mut series = Series { labels: labels.to_vec(), ..Series::default() };
         for step in range.clone() {
-            if let Some(value) = point(bound, &parts, grid, step, progress) {
+            if let Some(value) = point(bound, &parts, &mut found, grid, step, progress) {
                 series.steps.push(step as u32);
                 series.values.push(value);
             }
@@ -135,15 +137,25 @@ impl<'a> Part<'a> {
     }
 }
 
-fn point(bound: &Bound, parts: &[Part], grid: Grid, step: usize, progress: Progress) -> Option<f64> {
+/// The metric's point: `None` where no part has one. `found` is room for what the parts have.
+#[inline]
+fn point(
+    bound: &Bound,
+    parts: &[Part],
+    found: &mut [Option<f64>],
+    grid: Grid,
+    step: usize,
+    progress: Progress,
+) -> Option<f64> {
     let end = grid.time(step + 1);
-    if let ([part], crate::engine::arith::Arith::Leaf(_)) = (parts, &bound.combine) {
+    if let ([part], Arith::Leaf(_)) = (parts, &bound.combine) {
         return part.at(step, end, progress).map(finite_or_null);
     }
-    if !parts.iter().any(|part| part.at(step, end, progress).is_some()) {
+    parts.iter().zip(&mut *found).for_each(|(part, found)| *found = part.at(step, end, progress));
+    if found.iter().all(Option::is_none) {
         return None;
     }
-    let value = bound.combine.evaluate(&mut |&number| match parts[number].at(step, end, progress) {
+    let value = bound.combine.evaluate(&mut |&number| match found[number] {
         Some(value) => value.is_finite().then_some(value),
         None => parts[number].leaf.zero_fill.then_some(0.0),
     });

@@ -12,6 +12,9 @@ use crate::store::StateReader;
 use crate::time::{HOUR_MS, MINUTE_MS, Millis, Minute};
 use crate::web::ApiError;
 
+/// Takes a point: time, labels, value.
+pub type Emit<'a> = dyn FnMut(Millis, &[Arc<str>], Option<f64>) + 'a;
+
 /// Minutes held at a time, so that a file of many days does not have to fit into memory.
 const CHUNK_MS: Millis = 4 * HOUR_MS;
 
@@ -22,7 +25,7 @@ pub fn event_points(
     reader: &dyn StateReader,
     metric: usize,
     range: Range<Minute>,
-    emit: &mut dyn FnMut(Millis, &[Arc<str>], Option<f64>),
+    emit: &mut Emit,
 ) -> Result<(), ApiError> {
     let definition = active.definitions.metrics.get(metric).ok_or_else(|| ApiError::internal("no such metric"))?;
     let subject = Subject { metric: definition.name.clone(), by: definition.dimensions.clone(), filters: Vec::new() };
@@ -51,7 +54,7 @@ pub fn event_points(
     Ok(())
 }
 
-fn emit_by_time(grid: Grid, series: &[Series], emit: &mut dyn FnMut(Millis, &[Arc<str>], Option<f64>)) {
+fn emit_by_time(grid: Grid, series: &[Series], emit: &mut Emit) {
     let mut next = vec![0; series.len()];
     for step in 0..grid.steps {
         for (series, next) in series.iter().zip(&mut next) {
