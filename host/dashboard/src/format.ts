@@ -133,6 +133,9 @@ export function change(
     suffix = `${NARROW}%`;
   }
   const size = Math.abs(delta);
+  if (unit !== "%" && after / before >= 10) {
+    return { text: `${compact(after / before)}\u202f×`, tone: better === null ? "flat" : better === "up" ? "good" : "bad" };
+  }
   const text = compact(Number(size >= 100 ? size.toPrecision(3) : size >= 10 ? size.toFixed(0) : size.toFixed(unit === "%" ? 2 : 1)));
   if (text === "0") return { text: `0${suffix}`, tone: "flat" };
   const up = delta > 0;

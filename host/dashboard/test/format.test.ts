@@ -61,6 +61,7 @@ test.each([
   [95.5, 100, null, "up", `−4.5${N}%`, "bad"],
   [112, 100, null, null, `+12${N}%`, "flat"],
   [0.011, 0.008, "%", "down", `+0.3${N}pp`, "bad"],
+  [2300, 100, null, "down", `23${N}×`, "bad"],
   [100, 100, null, "up", `0${N}%`, "flat"],
   [100.01, 100, null, "up", `0${N}%`, "flat"],
 ] as const)("change from %d to %d", (after, before, unit, better, text, tone) => {

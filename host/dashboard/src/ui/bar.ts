@@ -112,7 +112,7 @@ export class Bar {
   }
 
   anomalies(count: number, open: boolean): void {
-    this.#anomalies.replaceChildren("Anomalies", ...(count ? [h("span", { class: "badge" }, String(count))] : []));
+    this.#anomalies.replaceChildren("Anomalies", ...(count ? [h("span", { class: "badge" }, count > 99 ? "99+" : String(count))] : []));
     this.#anomalies.setAttribute("aria-pressed", String(open));
   }
 

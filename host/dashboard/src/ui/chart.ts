@@ -206,7 +206,8 @@ export class Chart {
     }
     const key = (l: Line): string => l.labels[dimension] ?? "";
     // The largest of a ratio or a mean would be the rarest, with the most noise: there the most frequent are shown.
-    const rank = this.metric.zero_fill ? (l: Line): number => -weight(l) : (l: Line): number => this.#page.places.of(dimension, key(l));
+    const counts = this.metric.kind === "aggregate" && this.metric.zero_fill;
+    const rank = counts ? (l: Line): number => -weight(l) : (l: Line): number => this.#page.places.of(dimension, key(l));
     const fresh = lines.filter((l) => !this.#order.has(key(l))).sort((a, b) => rank(a) - rank(b));
     for (const l of fresh) this.#order.set(key(l), this.#order.size);
     const ranked = lines.sort((a, b) => this.#order.get(key(a))! - this.#order.get(key(b))!);

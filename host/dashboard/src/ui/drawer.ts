@@ -92,8 +92,8 @@ function pluginList(plugins: Plugin[]): HTMLElement {
       h("p", { class: "quiet" }, p.description),
       facts([
         ["Used by", p.used_by.join(", ") || "nothing"],
-        ["Cost", `${compact(p.ns_per_row)} ns a row, ${compact(p.rows)} rows in ${compact(p.calls)} calls`],
-        ["Remembered", asked ? `${((p.memo_hits / asked) * 100).toPrecision(3)} % of ${compact(asked)} values` : "–"],
+        ["Cost", `${nanoseconds(p.ns_per_row)} a row, ${compact(p.rows)} rows in ${compact(p.calls)} calls`],
+        ...(asked ? ([["Remembered", `${((p.memo_hits / asked) * 100).toPrecision(3)} % of ${compact(asked)} values`]] as [string, string][]) : []),
         ...(p.traps ? ([["Traps", h("span", { class: "bad" }, exact(p.traps))]] as [string, Node][]) : []),
         ...(p.last_error ? ([["Last error", h("span", { class: "bad" }, p.last_error)]] as [string, Node][]) : []),
         ["Digest", h("code", { title: p.digest }, p.digest.slice(0, 16))],
@@ -101,6 +101,11 @@ function pluginList(plugins: Plugin[]): HTMLElement {
     );
   });
   return section("Plugins", String(plugins.length || ""), rows.length ? h("ul", {}, ...rows) : h("p", { class: "quiet" }, "No plugin is used."));
+}
+
+function nanoseconds(ns: number): string {
+  if (ns < 1e3) return `${compact(ns)} ns`;
+  return ns < 1e6 ? `${compact(ns / 1e3)} µs` : `${compact(ns / 1e6)} ms`;
 }
 
 function rejectList(r: RejectsAnswer): HTMLElement {

@@ -6,7 +6,7 @@ import { h } from "./dom";
 
 /** Stays until a good file comes. */
 export function rejectedBanner(at: number, diagnostics: Diagnostic[]): HTMLElement {
-  const file = diagnostics[0]?.file ?? "The definitions";
+  const file = diagnostics[0]?.file.split(/[\\/]/).at(-1) || "The definitions file";
   const n = diagnostics.length;
   return h(
     "div",

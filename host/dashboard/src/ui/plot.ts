@@ -278,7 +278,7 @@ export class Plot {
       for (const a of line.anomalies) {
         if (a.value === null || a.t < this.model.window.from || a.t > this.model.window.to) continue;
         const x = u.valToPos(a.t, "x", true);
-        if (x - lastX < r) continue; // rings on rings are a blot
+        if (x - lastX < 2 * r) continue; // rings on rings are a blot
         lastX = x;
         ctx.beginPath();
         ctx.arc(x, u.valToPos(a.value, "y", true), r, 0, 2 * Math.PI);
