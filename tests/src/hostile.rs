@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
     );
     trials.extend([
         trial("log flood and giant lines do no harm", || harmless(&["log_flood", "log_control", "numbers"])),
+        trial("long rows do not drive a plugin into its limits", long_rows),
         trial("no file but the granted ones", reads_no_other_file),
         trial("stateful: never remembered, sees no dry run", stateful),
         trial("equal requests share an instance", equal_requests_share),
@@ -151,7 +152,6 @@ impl Host {
             deadline_ms,
             configure_deadline_ms: deadline_ms,
             component_bytes_max: 1 << 20,
-            output_bytes_max: 1 << 20,
             memory_bytes_max: 32 << 20,
             ..Limits::default()
         };
@@ -288,6 +288,17 @@ fn harmless(acts: &[&str]) -> Outcome {
         let answer = loaded.enricher.enrich(0, 1, &[column(&["now"])]);
         assert!(answer.is_some(), "{act}: {:?}", host.registry.status());
     }
+    Ok(())
+}
+
+/// More input than an instance has memory, from people who send long fields.
+fn long_rows() -> Outcome {
+    let host = Host::with(&["hostile_enricher"]);
+    let loaded = host.enricher("{}").map_err(|error| error.message)?;
+    let row = "x".repeat(60_000);
+    let rows = column(&vec![row.as_str(); 1_024]);
+    let answer = loaded.enricher.enrich(0, 1_024, std::slice::from_ref(&rows));
+    assert!(answer == Some(vec![OutputColumn::Text(rows); 2]), "{:?}", host.status());
     Ok(())
 }
 

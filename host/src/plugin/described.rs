@@ -1,8 +1,7 @@
 //! What a plugin says of itself.
 
 use super::abi::v0_1::enricher::tidemark::plugin::types::Metadata;
-use super::guest::cut;
-use super::limits::LOG_LINE_BYTES_MAX;
+use super::guest::one_line;
 
 #[derive(Clone, Debug, Default)]
 pub struct Described {
@@ -14,8 +13,7 @@ pub struct Described {
 
 impl Described {
     pub fn new(metadata: Metadata) -> Self {
-        let Metadata { mut name, mut version, mut description, stateful } = metadata;
-        [&mut name, &mut version, &mut description].into_iter().for_each(|text| cut(text, LOG_LINE_BYTES_MAX));
-        Self { name, version, description, stateful }
+        let Metadata { name, version, description, stateful } = metadata;
+        Self { name: one_line(name), version: one_line(version), description: one_line(description), stateful }
     }
 }

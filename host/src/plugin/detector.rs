@@ -8,9 +8,9 @@ use super::abi::v0_1::detector::{DetectorPlugin as Bindings, DetectorPluginPre a
 use super::component::{Compiled, plugin_error};
 use super::described::Described;
 use super::files::Files;
-use super::guest::{Guest, Instance, LogBudget, cut};
+use super::guest::{Guest, Instance, LogBudget, one_line};
 use super::health::{Failure, Health, lock};
-use super::limits::{IDLE_DETECTORS_MAX, LOG_LINE_BYTES_MAX, LOOKBACK_DAYS_MAX};
+use super::limits::{IDLE_DETECTORS_MAX, LOOKBACK_DAYS_MAX};
 use super::sandbox::Sandbox;
 use crate::engine::extension::{Detector, Fault, PluginError, Verdict};
 use crate::time::{DAY_MS, Millis};
@@ -131,8 +131,8 @@ impl DetectorPlugin {
         self.run(instance, 60_000, &points).map(drop)
     }
 
-    fn rejected(&self, mut message: String) -> PluginError {
-        cut(&mut message, LOG_LINE_BYTES_MAX);
+    fn rejected(&self, message: String) -> PluginError {
+        let message = one_line(message);
         PluginError {
             fault: Fault::Config,
             message: format!("{} rejects its settings: {message}", self.name),

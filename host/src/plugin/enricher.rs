@@ -8,11 +8,11 @@ use super::abi::v0_1::enricher::{EnricherPlugin as Bindings, EnricherPluginPre a
 use super::component::{Compiled, plugin_error};
 use super::described::Described;
 use super::files::Files;
-use super::guest::{Guest, Instance, LogBudget, cut};
+use super::guest::{Guest, Instance, LogBudget, one_line};
 use super::health::{Failure, Health, lock};
-use super::limits::LOG_LINE_BYTES_MAX;
+use super::limits::INPUT_BYTES_MAX;
 use super::sandbox::Sandbox;
-use super::shape;
+use super::{batch, shape};
 use crate::engine::extension::{Enricher, EnricherRequest, Fault, OutputColumn, PluginError, TextColumn};
 
 pub struct EnricherPlugin {
@@ -98,9 +98,31 @@ impl EnricherPlugin {
             Some(instance) => instance,
             None => self.start_configured()?,
         };
-        let columns = self.run(&mut instance, rows, input)?;
+        let columns = self.run_in_parts(&mut instance, rows, input)?;
         *slot = Some(instance);
         Ok(columns)
+    }
+
+    fn run_in_parts(
+        &self,
+        instance: &mut Instance<Bindings>,
+        rows: u32,
+        input: &[TextColumn],
+    ) -> Result<Vec<OutputColumn>, Failure> {
+        if input.iter().map(|column| column.bytes.len()).sum::<usize>() <= INPUT_BYTES_MAX {
+            return self.run(instance, rows, input);
+        }
+        let mut answers = batch::parts(rows, input, INPUT_BYTES_MAX).into_iter().map(|rows| {
+            let part: Vec<_> = input.iter().map(|column| batch::part(column, rows.clone())).collect();
+            self.run(instance, rows.len() as u32, &part)
+        });
+        let mut all = answers.next().unwrap_or_else(|| Ok(Vec::new()))?;
+        for more in answers {
+            if !batch::append(&mut all, more?) {
+                return Err(Failure::shape("answered text for some rows and numbers for others"));
+            }
+        }
+        Ok(all)
     }
 
     fn start_configured(&self) -> Result<Instance<Bindings>, Failure> {
@@ -155,8 +177,8 @@ impl EnricherPlugin {
     }
 
     /// The plugin's own words say which of its settings it does not like.
-    fn rejected(&self, mut message: String) -> PluginError {
-        cut(&mut message, LOG_LINE_BYTES_MAX);
+    fn rejected(&self, message: String) -> PluginError {
+        let message = one_line(message);
         let about_files = message.contains("file") || self.request.files.iter().any(|file| message.contains(file));
         let fault = match () {
             () if message.contains("output") => Fault::Output,

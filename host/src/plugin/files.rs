@@ -82,3 +82,65 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A plugin folder as Kubernetes mounts one, with a few traps.
+    fn folder() -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        let folder = top.path().join("plugins");
+        std::fs::create_dir_all(folder.join("..2026_11/data")).unwrap();
+        std::fs::write(top.path().join("secret"), "secret").unwrap();
+        std::fs::write(folder.join("..2026_11/a.csv"), "a,b").unwrap();
+        std::fs::write(folder.join("..2026_11/data/deep.csv"), "deep").unwrap();
+        symlink("..2026_11", folder.join("..data")).unwrap();
+        symlink("..data/a.csv", folder.join("a.csv")).unwrap();
+        symlink("..data/data", folder.join("data")).unwrap();
+        symlink("../secret", folder.join("out.csv")).unwrap();
+        symlink("..", folder.join("up")).unwrap();
+        symlink("nowhere", folder.join("dangling")).unwrap();
+        top
+    }
+
+    #[test]
+    fn only_what_is_below_the_folder_is_granted() {
+        let top = folder();
+        for (name, outcome) in [
+            ("a.csv", Ok("a,b")),
+            ("data/deep.csv", Ok("deep")),
+            ("out.csv", Err("leaves the plugin folder")),
+            ("up/secret", Err("leaves the plugin folder")),
+            ("../secret", Err("not a plain path")),
+            ("data/../../secret", Err("not a plain path")),
+            ("/etc/hostname", Err("not a plain path")),
+            ("", Err("not a plain path")),
+            (".", Err("not a plain path")),
+            ("./a.csv", Err("not a plain path")),
+            ("dangling", Err("there is no file `dangling`")),
+            ("b.csv", Err("there is no file `b.csv`")),
+            ("data", Err("not a regular file")),
+            ("a\0b", Err("cannot read")),
+        ] {
+            let loaded = Files::load(&top.path().join("plugins"), &[name.to_owned()], 5);
+            match (loaded, outcome) {
+                (Ok(files), Ok(text)) => assert_eq!(files.read(name), Ok(text.as_bytes())),
+                (Err(message), Err(part)) => assert!(message.contains(part), "{name}: {message}"),
+                (loaded, _) => panic!("{name}: {loaded:?} instead of {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_and_numbers_are_limited() {
+        let top = folder();
+        let load = |names: &[String], bytes_max| Files::load(&top.path().join("plugins"), names, bytes_max);
+        assert!(load(&["a.csv".into()], 3).is_ok());
+        assert!(load(&["a.csv".into()], 2).unwrap_err().contains("larger than 2 bytes"));
+        assert!(load(&vec!["a.csv".into(); FILES_MAX + 1], 3).unwrap_err().contains("at most 16"));
+        let files = load(&["a.csv".into()], 3).unwrap();
+        assert!(files.read("data/deep.csv").unwrap_err().contains("granted to this plugin (a.csv)"));
+    }
+}

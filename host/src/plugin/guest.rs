@@ -104,7 +104,7 @@ fn failure(guest: &mut Guest, deadline_ms: u32, error: &wasmtime::Error) -> Fail
     } else if guest.memory_refused {
         (FailureKind::Memory, format!("wanted more memory than its {} bytes", guest.memory_bytes_max))
     } else if let Some(trap) = trap {
-        (FailureKind::Trap, format!("trapped: {trap}"))
+        (FailureKind::Trap, format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")))
     } else if cause.contains("fuel allocated for hostcalls") {
         (FailureKind::Output, "handed over more bytes in one call than its output ceiling allows".into())
     } else if cause.contains("maximum concurrent") {
@@ -119,10 +119,8 @@ fn failure(guest: &mut Guest, deadline_ms: u32, error: &wasmtime::Error) -> Fail
 }
 
 impl host::Host for Guest {
-    fn log(&mut self, level: host::Level, mut text: String) {
-        cut(&mut text, LOG_LINE_BYTES_MAX);
-        // One line stays one line, and a terminal is not told anything.
-        let text = text.replace(char::is_control, " ");
+    fn log(&mut self, level: host::Level, text: String) {
+        let text = one_line(text);
         if self.log.take() {
             let plugin = &*self.name;
             match level {
@@ -187,9 +185,30 @@ impl LogBudget {
     }
 }
 
-/// Shortens text to at most `bytes_max`, between characters.
-pub fn cut(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
+/// What a plugin said, for logs and messages: one line that is not too long and tells a terminal nothing.
+pub fn one_line(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LOG_LINE_BYTES_MAX));
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_between_characters_and_stay_lines() {
+        assert_eq!(one_line("a\nb\u{1b}[31mc".into()), "a b [31mc");
+        let long = "x".to_owned() + &"é".repeat(LOG_LINE_BYTES_MAX);
+        assert_eq!(one_line(long).len(), LOG_LINE_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn a_hundred_lines_a_second() {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let budget = LogBudget::new(&ticks);
+        for second in 0..3 {
+            ticks.store(second * 200 + 199, Relaxed);
+            assert_eq!((0..500).filter(|_| budget.take()).count(), 100);
+        }
     }
 }

@@ -55,6 +55,9 @@ pub const FAILURES_IN_A_ROW_MAX: u32 = 5;
 pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 100;
 
+/// Input handed over in one call; more rows, or longer ones, make more calls.
+pub const INPUT_BYTES_MAX: usize = 1 << 20;
+
 /// Idle instances kept of one detector; more are made while more are needed at once.
 pub const IDLE_DETECTORS_MAX: usize = 4;
 

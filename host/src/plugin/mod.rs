@@ -2,6 +2,7 @@
 //! definitions are for, nor what an event is: rows of text in, columns out; points in, a verdict out.
 
 mod abi;
+mod batch;
 mod component;
 mod described;
 mod detector;

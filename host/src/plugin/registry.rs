@@ -19,13 +19,16 @@ use super::sandbox::{Sandbox, StartError};
 use crate::engine::extension::{EnricherRequest, Fault, LoadedDetector, LoadedEnricher, PluginError, Plugins};
 use crate::engine::memo::Memo;
 
+/// Granted files watched before those that nothing uses any more are forgotten.
+const WATCHED_FILES_MAX: usize = 256;
+
 pub struct Registry {
     folder: PathBuf,
     shards: usize,
     sandbox: Arc<Sandbox>,
     components: Components,
     loaded: Mutex<BTreeMap<String, Loaded>>,
-    /// Granted files of the latest requests, for the watcher; also of requests that failed, since a file may be what is missing.
+    /// Files granted so far, for the watcher; also by requests that failed, since a file may be what is missing.
     granted: Mutex<BTreeSet<PathBuf>>,
     /// Held while one is loaded, so that equal requests do not load twice. Never with `loaded`, which answers wait for.
     loading: Mutex<()>,
@@ -86,8 +89,10 @@ impl Registry {
     /// Forgets all but the plugins with these digests. Called after every reload with what is now in force.
     pub fn retain(&self, digests: &[String]) {
         lock(&self.loaded).retain(|digest, _| digests.contains(digest));
-        let in_use: BTreeSet<PathBuf> = lock(&self.loaded).values().flat_map(|loaded| self.files_of(loaded)).collect();
-        *lock(&self.granted) = in_use;
+        let mut granted = lock(&self.granted);
+        if granted.len() > WATCHED_FILES_MAX {
+            *granted = lock(&self.loaded).values().flat_map(|loaded| self.files_of(loaded)).collect();
+        }
     }
 
     /// Every `.wasm` in the folder and every granted file.
