@@ -1,6 +1,8 @@
 //! Rows for the author, columns for the host. No allocation a row: inputs are slices of the columns that came in,
 //! outputs are appended to the columns that go out.
 
+use std::borrow::Cow;
+
 use crate::bindings::enricher::exports::tidemark::plugin::enricher as wit;
 
 /// One row of input: the values of the declared input fields, in their order.
@@ -61,6 +63,42 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What can be written as a text: strings of all kinds, and options of them.
+pub trait Text {
+    /// The text, `None` for no value.
+    fn text(&self) -> Option<&str>;
+}
+
+impl Text for str {
+    fn text(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl Text for String {
+    fn text(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl Text for Cow<'_, str> {
+    fn text(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl<T: Text> Text for Option<T> {
+    fn text(&self) -> Option<&str> {
+        self.as_ref()?.text()
+    }
+}
+
+impl<T: Text + ?Sized> Text for &T {
+    fn text(&self) -> Option<&str> {
+        (**self).text()
+    }
+}
+
 /// The outputs of the row at hand. What is not written stays without a value.
 #[derive(Debug)]
 pub struct Out<'a> {
@@ -75,8 +113,8 @@ impl<'a> Out<'a> {
     /// Writes a text (or none) as output field `output`. Written twice, the second counts.
     ///
     /// Panics if there is no such output field, or if it was given a number in another row: a field is one or the other.
-    pub fn text<'t>(&mut self, output: usize, value: impl Into<Option<&'t str>>) {
-        match value.into() {
+    pub fn text(&mut self, output: usize, value: impl Text) {
+        match value.text() {
             Some(text) => self.columns[output].text(text),
             None => self.columns[output].null(),
         }
@@ -222,6 +260,28 @@ mod tests {
         let wit::Column::Text(column) = writer.finish() else { panic!("text was written") };
         assert_eq!(column.bytes, b"keptright");
         assert_eq!((column.ends.as_slice(), column.nulls.as_slice()), ([4, 9, 9].as_slice(), [2].as_slice()));
+    }
+
+    #[test]
+    fn strings_of_all_kinds_are_text() {
+        let owned = "b".to_owned();
+        let mut writers: Vec<Writer> = (0..7).map(|_| Writer::new(1)).collect();
+        let mut out = Out::new(&mut writers);
+        out.text(0, "a");
+        out.text(1, &owned);
+        out.text(2, owned.clone());
+        out.text(3, String::from_utf8_lossy(b"c"));
+        out.text(4, Some("d"));
+        out.text(5, Some(&owned));
+        out.text(6, None::<&str>);
+        writers.iter_mut().for_each(Writer::end_row);
+        let text = |writer: Writer| match writer.finish() {
+            wit::Column::Text(column) => (String::from_utf8(column.bytes).unwrap(), column.nulls.len()),
+            wit::Column::Number(_) => panic!("text was written"),
+        };
+        let texts: Vec<(String, usize)> = writers.into_iter().map(text).collect();
+        let expected = [("a", 0), ("b", 0), ("b", 0), ("c", 0), ("d", 0), ("b", 0), ("", 1)];
+        assert_eq!(texts, expected.map(|(text, nulls)| (text.to_owned(), nulls)));
     }
 
     #[test]

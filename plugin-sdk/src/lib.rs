@@ -20,7 +20,7 @@ pub mod host;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
-pub use column::{Out, Row};
+pub use column::{Out, Row, Text};
 pub use detector::{Detector, Point, Verdict, Window};
 pub use enricher::Enricher;
 pub use serde;

@@ -16,7 +16,7 @@ impl Enricher for Length {
 
     fn enrich(&mut self, row: Row<'_>, out: &mut Out<'_>) {
         out.number(0, row.text(0).map(|text| text.len() as f64));
-        out.text(1, host::read_file("note").ok().and_then(|bytes| String::from_utf8(bytes).ok()).as_deref());
+        out.text(1, host::read_file("note").ok().and_then(|bytes| String::from_utf8(bytes).ok()));
     }
 }
 
