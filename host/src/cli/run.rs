@@ -68,6 +68,9 @@ pub struct Arguments {
     /// Age of the journal.
     #[arg(long, default_value = "3d", env = "TIDEMARK_JOURNAL_AGE_MAX", value_parser = duration)]
     journal_age_max: Millis,
+    /// Bytes of state on disk; history is kept shorter where there are more.
+    #[arg(long, default_value_t = 32 << 30, env = "TIDEMARK_DATA_BYTES_MAX")]
+    data_bytes_max: u64,
     /// Bytes of events that may wait to be counted; beyond it senders are asked to come back.
     #[arg(long = "memory-bytes-max", default_value_t = 256 << 20, env = "TIDEMARK_MEMORY_BYTES_MAX")]
     waiting_bytes_max: usize,
@@ -140,6 +143,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         grace_ms: arguments.grace,
         event_bytes_max,
         queue_bytes_max: arguments.waiting_bytes_max,
+        data_bytes_max: arguments.data_bytes_max,
         journal: JournalSettings {
             bytes_max: arguments.journal_bytes_max,
             age_max_ms: arguments.journal_age_max,

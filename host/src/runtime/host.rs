@@ -1,7 +1,7 @@
 //! A running host: opened, recovered, ticking, and stopped in order.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ use crate::ingest::{RawBatch, http};
 use crate::plugin::{Limits, Registry};
 use crate::serve::{self, Services, rejects::Rejects};
 use crate::store::HotStore as _;
-use crate::store::StateReader;
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::reader::JoinedReader;
+use crate::store::{StateReader, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
 
@@ -42,6 +42,7 @@ pub struct HostSettings {
     pub grace_ms: Millis,
     pub event_bytes_max: usize,
     pub queue_bytes_max: usize,
+    pub data_bytes_max: u64,
     pub journal: JournalSettings,
     pub limits: Limits,
     pub http: http::Settings,
@@ -80,7 +81,7 @@ impl Host {
         let clock = settings.clock.clone();
         let telemetry = Arc::new(Telemetry::default());
         std::fs::create_dir_all(&settings.data).with_context(|| format!("cannot make {}", settings.data.display()))?;
-        let embedded = Arc::new(Embedded::open(&settings.data.join("store")).map_err(anyhow::Error::from)?);
+        let embedded = Arc::new(open_store(&settings.data.join("store")).map_err(anyhow::Error::from)?);
         let memory: Arc<MemoryStore> = Arc::new(embedded.load().map_err(anyhow::Error::from)?);
         let journal = Journal::open(&settings.data.join("journal"), settings.journal).map_err(anyhow::Error::from)?;
         let journal = Arc::new(journal);
@@ -111,8 +112,8 @@ impl Host {
             source_floor: Arc::new(AtomicI64::new(if settings.demo.is_some() { 0 } else { Millis::MAX })),
             visible: AtomicI64::new(0),
             covered: Mutex::default(),
-            state: Mutex::new(Since::default()),
-            ticks: AtomicU64::new(0),
+            since: Mutex::new(Since::default()),
+            data_bytes_max: settings.data_bytes_max,
         });
         let (border, writer) = Border::start(journal, shards.clone(), telemetry.clone(), settings.queue_bytes_max);
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(embedded.history())));
@@ -125,7 +126,7 @@ impl Host {
             ticker: ticker.clone(),
             totals: shards.totals.clone(),
             recovered: AtomicBool::new(false),
-            failure: Mutex::new(None),
+            failures: Mutex::default(),
             history: Mutex::default(),
         });
         let door = http::Door::new(border.clone(), settings.http, clock.clone(), telemetry.clone());
@@ -159,8 +160,8 @@ impl Host {
         Ok(())
     }
 
-    /// One tick: everything acknowledged before it is visible after it.
-    pub fn tick(&self) -> anyhow::Result<()> {
+    /// One tick: everything acknowledged before it is visible after it. True: a checkpoint is due.
+    pub fn tick(&self) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let outcome = self.ticker.tick(now);
         self.status.note(now, outcome.as_ref().err().map(ToString::to_string));
@@ -214,6 +215,18 @@ impl Host {
     }
 }
 
+/// A host that was just killed may still hold the folder for a moment.
+fn open_store(folder: &Path) -> Result<Embedded, StoreError> {
+    const TRIES: u32 = 50;
+    for _ in 0..TRIES {
+        match Embedded::open(folder) {
+            Err(StoreError::Locked { .. }) => std::thread::sleep(Duration::from_millis(100)),
+            outcome => return outcome,
+        }
+    }
+    Embedded::open(folder)
+}
+
 /// The last cut, and a checkpoint: the next start finds nothing to count again.
 fn finish(host: &Host) -> anyhow::Result<()> {
     host.border.close();
@@ -236,17 +249,35 @@ fn reload(keeper: &Keeper, services: &Services, clock: &Clock) {
 async fn ticks(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
     let mut every = tokio::time::interval(Duration::from_millis(host.tick_ms.max(1) as u64));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut checkpoint: Option<tokio::task::JoinHandle<()>> = None;
     while !*stopped.borrow() {
         tokio::select! {
             _ = every.tick() => {}
-            _ = stopped.changed() => return,
+            _ = stopped.changed() => break,
         }
         let ticking = host.clone();
-        match tokio::task::spawn_blocking(move || ticking.tick()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the tick failed"),
-            Err(error) => tracing::error!(%error, "the tick failed"),
+        let due = match tokio::task::spawn_blocking(move || ticking.tick()).await {
+            Ok(Ok(due)) => due,
+            failed => {
+                tracing::error!(?failed, "the tick failed");
+                false
+            }
+        };
+        // One at a time; ticks go on meanwhile.
+        if due && checkpoint.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let saving = host.clone();
+            checkpoint = Some(tokio::task::spawn_blocking(move || {
+                let outcome = saving
+                    .ticker
+                    .checkpoint(saving.clock.now())
+                    .inspect_err(|error| tracing::error!(%error, "the checkpoint failed"));
+                saving.status.note_checkpoint(outcome.err().map(|error| error.to_string()));
+            }));
         }
+    }
+    if let Some(checkpoint) = checkpoint {
+        // What failed has said so.
+        let _ = checkpoint.await;
     }
 }
 

@@ -27,16 +27,27 @@ pub struct Status {
     pub totals: Arc<Totals>,
     /// Set when all that was acknowledged before the start is visible.
     pub recovered: AtomicBool,
-    /// Why the last tick failed.
-    pub failure: Mutex<Option<String>>,
+    /// Why the last tick, the last checkpoint failed.
+    pub failures: Mutex<Failures>,
     /// Events counted, by time.
     pub history: Mutex<VecDeque<(Millis, u64)>>,
 }
 
+#[derive(Default)]
+pub struct Failures {
+    tick: Option<String>,
+    checkpoint: Option<String>,
+}
+
 impl Status {
+    /// After each checkpoint.
+    pub fn note_checkpoint(&self, failure: Option<String>) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).checkpoint = failure;
+    }
+
     /// After each tick.
     pub fn note(&self, now: Millis, failure: Option<String>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).tick = failure;
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.push_back((now, self.totals.counted.load(Relaxed)));
         while history.len() > 2 && history.front().is_some_and(|(at, _)| now - at > RATE_OVER_MS) {
@@ -102,7 +113,8 @@ impl Host for Status {
         if let Some(problem) = self.border.problem() {
             return Err(format!("events cannot be made durable: {problem}"));
         }
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.tick.as_ref().or(failures.checkpoint.as_ref()) {
             Some(failure) => Err(format!("state cannot be kept: {failure}")),
             None => Ok(()),
         }

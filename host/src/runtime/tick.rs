@@ -1,6 +1,6 @@
 //! The tick: cut the shards, apply what they had, close minutes, checkpoint. Time is an argument.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::{HistoryStore as _, HotStore, Position, StoreError};
 use crate::telemetry::Telemetry;
-use crate::time::{HOUR_MS, MINUTE_MS, Millis, Minute};
+use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 
 const CHECKPOINT_EVERY_MS: Millis = 10_000;
 const CHECKPOINT_BYTES: usize = 64 << 20;
@@ -35,8 +35,9 @@ pub struct Ticker {
     pub visible: AtomicI64,
     /// Positions that the last checkpoint covers.
     pub covered: Mutex<Vec<Position>>,
-    pub state: Mutex<Since>,
-    pub ticks: AtomicU64,
+    pub since: Mutex<Since>,
+    /// Bytes of state on disk; history is kept shorter where there are more.
+    pub data_bytes_max: u64,
 }
 
 /// What happened since the last checkpoint.
@@ -45,35 +46,32 @@ pub struct Since {
     checkpoint_at: Millis,
     expire_at: Millis,
     bytes: usize,
+    /// By how much history is kept shorter.
+    shorter_ms: Millis,
 }
 
 impl Ticker {
-    /// Everything acknowledged before the call is visible after it.
-    pub fn tick(&self, now: Millis) -> Result<(), StoreError> {
+    /// Everything acknowledged before the call is visible after it. True: a checkpoint is due.
+    pub fn tick(&self, now: Millis) -> Result<bool, StoreError> {
         let started = Instant::now();
         let plan = self.active.load().definitions.plan.clone();
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
-        let mut since = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(cut, now, &mut since)?;
         self.telemetry.state.tick_seconds.observe(started.elapsed().as_secs_f64());
         if since.checkpoint_at == 0 {
             since.checkpoint_at = now;
         }
-        if now - since.checkpoint_at >= CHECKPOINT_EVERY_MS || since.bytes >= CHECKPOINT_BYTES {
-            self.checkpoint(now)?;
+        let due = now - since.checkpoint_at >= CHECKPOINT_EVERY_MS || since.bytes >= CHECKPOINT_BYTES;
+        if due {
             since.checkpoint_at = now;
             since.bytes = 0;
         }
-        if now - since.expire_at >= EXPIRE_EVERY_MS {
-            since.expire_at = now;
-            self.expire(now)?;
-        }
-        self.ticks.fetch_add(1, Relaxed);
-        Ok(())
+        Ok(due)
     }
 
     /// Applies what the shards had, and closes the minutes that are over.
-    pub fn take(&self, cut: Cut, now: Millis, since: &mut Since) -> Result<(), StoreError> {
+    fn take(&self, cut: Cut, now: Millis, since: &mut Since) -> Result<(), StoreError> {
         let Cut { partials, ranges, behind, bytes } = cut;
         since.bytes += bytes;
         if !ranges.is_empty() {
@@ -95,7 +93,7 @@ impl Ticker {
         now.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed))
     }
 
-    /// What is in memory goes to disk with its positions; before them the journal that they speak of.
+    /// What is in memory goes to disk with its positions; before them the journal that they speak of. Ticks go on meanwhile.
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
         let lanes: Vec<usize> = (0..self.journal.lanes()).collect();
@@ -107,7 +105,21 @@ impl Ticker {
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
         self.telemetry.journal.size_bytes.set(self.journal.bytes() as i64);
         self.telemetry.state.checkpoint_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(())
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if now - since.expire_at < EXPIRE_EVERY_MS {
+            return Ok(());
+        }
+        since.expire_at = now;
+        if self.embedded.bytes()? > self.data_bytes_max {
+            since.shorter_ms += DAY_MS;
+            tracing::warn!(
+                days = since.shorter_ms / DAY_MS,
+                "state on disk is over its limit: history is kept shorter"
+            );
+        }
+        let shorter_ms = since.shorter_ms;
+        drop(since);
+        self.expire(now, shorter_ms)
     }
 
     /// Minutes before it are only read: no event can still come for them, and no window in the live part needs them.
@@ -121,7 +133,7 @@ impl Ticker {
         Minute::of(floor - active.definitions.plan.event.lateness_ms - windows.max().unwrap_or(0) - HOUR_MS)
     }
 
-    fn expire(&self, now: Millis) -> Result<(), StoreError> {
+    fn expire(&self, now: Millis, shorter_ms: Millis) -> Result<(), StoreError> {
         let dedupe_ms = self.active.load().definitions.plan.event.dedupe_ms;
         let mut keep_from = vec![0; self.journal.lanes()];
         // Of the last checkpoint: what memory has may not be on disk yet.
@@ -132,6 +144,6 @@ impl Ticker {
             }
         }
         self.journal.expire(now, &keep_from).map_err(|error| StoreError::Engine(error.to_string()))?;
-        self.embedded.history().expire(now)
+        self.embedded.history().expire(now + shorter_ms)
     }
 }
