@@ -6,7 +6,8 @@
 //! equals the standard deviation for normal noise), and the score is the distance in spreads: Hampel's identifier
 //! (Hampel, "The influence curve and its role in robust estimation", JASA 69, 1974), with the fallback of Iglewicz and
 //! Hoaglin ("How to Detect and Handle Outliers", ASQC 1993) to the mean absolute deviation where more than half of the
-//! points are equal. Where all are equal nothing is said.
+//! points are equal. Where all are equal nothing is said. Counts (whole numbers) scatter by at least their square root,
+//! however alike a few of them look: a country's twenty visitors are soon thirty, and that is no incident.
 //!
 //! It follows neither a trend from period to period nor holidays: a level that grows by a third a day is outside the
 //! band of the days before, and said to be.
@@ -17,7 +18,7 @@
 //! | `periods` | 2 | how many earlier periods are looked at, 1 to 14 |
 //! | `around` | `"5m"` | points that far before and after the same time count as "the same time"; at least 2 steps |
 //! | `recent` | `"1h"` | without earlier periods: compare with the points in this span before; at least 20 steps |
-//! | `threshold` | 3.0 | a point further from expected, in spreads, is an anomaly |
+//! | `threshold` | 5.0 | a point further from expected, in spreads, is an anomaly; every minute of many series is judged, so low ones cry wolf |
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ struct AsTyped {
 
 impl Default for AsTyped {
     fn default() -> Self {
-        AsTyped { period: "1d".into(), periods: 2, around: "5m".into(), recent: "1h".into(), threshold: 3.0 }
+        AsTyped { period: "1d".into(), periods: 2, around: "5m".into(), recent: "1h".into(), threshold: 5.0 }
     }
 }
 
@@ -91,6 +92,7 @@ impl Detector for Seasonal {
             return None;
         }
         let (expected, spread) = center_and_spread(&mut sample)?;
+        let spread = spread.max(counting_noise(&sample, expected));
         let score = (last.value - expected) / spread;
         let margin = self.threshold * spread;
         Some(Verdict {
@@ -136,6 +138,12 @@ fn center_and_spread(sample: &mut [f64]) -> Option<(f64, f64)> {
     let by_mean = MEAN_DEVIATION_SCALE * distances.iter().sum::<f64>() / distances.len() as f64;
     let spread = if by_median > 0.0 { by_median } else { by_mean };
     (spread > 0.0 && spread.is_finite()).then_some((center, spread))
+}
+
+/// The standard deviation that chance alone gives to a count of this size (Poisson's); 0 where the values are no counts.
+fn counting_noise(sample: &[f64], expected: f64) -> f64 {
+    let counts = sample.iter().all(|value| *value >= 0.0 && value.fract() == 0.0);
+    if counts { expected.max(1.0).sqrt() } else { 0.0 }
 }
 
 /// Of at least one value; reorders them.
@@ -190,6 +198,18 @@ mod tests {
         yesterday.for_each(|point| point.value = 50_000.0);
         let after = judge("{}", &window).unwrap();
         assert!((after.upper - after.lower) < 2.0 * (calm.upper - calm.lower), "{calm:?} {after:?}");
+    }
+
+    #[test]
+    fn counts_scatter_by_their_square_root_at_least() {
+        let window = |scale: f64, judged: f64| {
+            let point = |i: i64| Point { t: i * MINUTE_MS, value: scale * (24 + i % 2) as f64 };
+            let past: Vec<Point> = (0..60).map(point).collect();
+            Window { step_ms: MINUTE_MS as u64, past, last: Point { t: 60 * MINUTE_MS, value: scale * judged } }
+        };
+        assert!(!judge("{}", &window(1.0, 34.0)).unwrap().anomalous, "24 visitors are soon 34");
+        assert!(judge("{}", &window(1.0, 54.0)).unwrap().anomalous, "but not 54");
+        assert!(judge("{}", &window(0.01, 34.0)).unwrap().anomalous, "0.24 is no count");
     }
 
     #[test]
