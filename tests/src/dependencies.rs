@@ -19,10 +19,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("anomaly", &["engine", "time"]),
     ("serve", &["engine", "time"]),
     ("settings", &["time"]),
-    ("runtime", &["anomaly", "catalog", "engine", "ingest", "plugin", "serve", "settings", "store", "time", "web"]),
-    ("cli", &["catalog", "plugin", "runtime", "settings", "time"]),
+    ("runtime", BELOW_RUNTIME),
+    ("cli", &["runtime", "anomaly", "catalog", "engine", "ingest", "plugin", "serve", "store", "time", "web"]),
     ("main", &["cli"]),
 ];
+
+const BELOW_RUNTIME: &[&str] =
+    &["anomaly", "catalog", "engine", "ingest", "plugin", "serve", "settings", "store", "time", "web"];
 
 /// Siblings that meet in data all the same, by the longer path.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -44,7 +47,7 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("fjall", &["store"]),
     ("tokio", &["cli", "ingest", "runtime", "serve", "web", "main"]),
     ("axum", &["ingest", "runtime", "serve", "web"]),
-    ("anyhow", &["cli", "main"]),
+    ("anyhow", &["cli", "main", "runtime"]),
 ];
 
 /// The data plane has none of these.

@@ -109,6 +109,10 @@ fn finish(home: &Home, batches: &mut [Batch], hour: i64, with_ids: bool) -> Resu
         host.send(&batch.body)?;
         batch.acknowledged = true;
     }
+    // Acknowledged is visible soon, not at once.
+    let total = |host: &Host| -> Result<f64> { Ok(host.sums(&all(hour))?.values().sum()) };
+    let least: usize = batches.iter().filter(|batch| batch.acknowledged).map(|batch| batch.events).sum();
+    until("what was sent last to be visible", || Ok((total(&host)? >= least as f64).then_some(())))?;
     check(&host, batches, hour, with_ids)?;
     host.stop()?;
     let host = home.start_ready()?;
@@ -144,14 +148,20 @@ fn load(host: Host, queue: &[Batch], target: usize, orderly: bool) -> Result<Vec
         while !over.load(Ordering::Acquire) {
             let at = next.fetch_add(1, Ordering::AcqRel);
             let Some(batch) = queue.get(at) else { return };
-            let answer = host::post(&agent, &url, batch.body.as_bytes(), &[NDJSON]);
+            // Told that nothing was taken, a client comes again.
+            let answer = until("the host to take events", || {
+                let answer = host::post(&agent, &url, batch.body.as_bytes(), &[NDJSON]).ok();
+                let busy = answer.as_ref().is_some_and(|answer| matches!(answer.status, 429 | 503));
+                Ok((!busy || over.load(Ordering::Acquire)).then_some(answer))
+            });
+            let answer = answer.ok().flatten();
             let status = answer.as_ref().map_or(0, |answer| answer.status);
             outcomes.lock().expect("no panic")[at] = Some(status == 202);
             match status {
                 202 => _ = acknowledged.fetch_add(1, Ordering::AcqRel),
-                // The connection broke, or the host says that it is going.
-                0 | 503 => return,
-                _ => return *complaint.lock().expect("no panic") = answer.ok().map(|answer| answer.text),
+                // The connection broke, or the host is going.
+                0 | 429 | 503 => return,
+                _ => return *complaint.lock().expect("no panic") = answer.map(|answer| answer.text),
             }
         }
     };
@@ -169,6 +179,10 @@ fn load(host: Host, queue: &[Batch], target: usize, orderly: bool) -> Result<Vec
         bail!("a client was answered {complaint}");
     }
     Ok(outcomes.into_inner().expect("no panic"))
+}
+
+fn all(hour: i64) -> String {
+    format!("metric=total&from={hour}&to={}&step=1h", hour + 3_600_000)
 }
 
 fn check(host: &Host, batches: &[Batch], hour: i64, with_ids: bool) -> Result<()> {
@@ -192,7 +206,7 @@ fn check(host: &Host, batches: &[Batch], hour: i64, with_ids: bool) -> Result<()
         );
         sum += count;
     }
-    let total: f64 = host.sums(&format!("metric=total&{range}"))?.values().sum();
+    let total: f64 = host.sums(&all(hour))?.values().sum();
     ensure!(total == sum, "total is {total}, the batches are {sum}");
     Ok(())
 }

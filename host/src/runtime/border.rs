@@ -1,6 +1,6 @@
 //! The border between async and sync: batches get their place in the journal, go to their shard, and are acknowledged when they are durable.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -31,6 +31,8 @@ struct Entry {
 }
 
 pub struct Border {
+    /// Recovery is over: until then a new batch would be counted before older ones of its lane, and read again besides.
+    open: AtomicBool,
     entries: Mutex<Option<Sender<Entry>>>,
     waiting_bytes: Arc<AtomicUsize>,
     queue_bytes_max: usize,
@@ -50,8 +52,14 @@ impl Border {
         let writer = Writer { journal, shards, telemetry, problem: problem.clone(), round: 0 };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver));
         let entries = Mutex::new(Some(sender));
-        let border = Self { entries, waiting_bytes: Arc::default(), queue_bytes_max, problem };
+        let border =
+            Self { open: AtomicBool::new(false), entries, waiting_bytes: Arc::default(), queue_bytes_max, problem };
         (Arc::new(border), thread.expect("the system starts threads"))
+    }
+
+    /// Everything from before the start is with the shards: now others may follow.
+    pub fn open(&self) {
+        self.open.store(true, Relaxed);
     }
 
     /// Takes nothing more; the thread ends when it has written what it was given.
@@ -85,6 +93,9 @@ fn unavailable(reason: impl Into<String>) -> Refusal {
 
 impl Intake for Border {
     async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
+        if !self.open.load(Relaxed) {
+            return Err(unavailable("the host is still counting what came before its start"));
+        }
         let reserved = self.reserve(batch.bytes.len() + BATCH_OVERHEAD_BYTES)?;
         let (batch, frame) = if batch.len > INLINE_BYTES_MAX && batch.zstd.is_none() {
             let encode = move || {

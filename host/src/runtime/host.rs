@@ -155,6 +155,7 @@ impl Host {
         let dedupe_ms = event.id.map(|_| event.dedupe_ms);
         let recovered = recover::recover(&self.ticker.journal, &self.ticker.shards, &positions, dedupe_ms)?;
         self.ticker.tick(self.clock.now())?;
+        self.border.open();
         self.status.recovered.store(true, Relaxed);
         tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
         Ok(())

@@ -39,6 +39,8 @@ pub fn recover(
             ids_batches.fetch_add(1, Relaxed);
             Reply::IdsOnly
         })?;
+        // Or one shard would count an event again whose id another is about to remember.
+        finished(shards);
     }
     let after = |lane: usize| {
         let from = positions.get(&(lane as SourceId)).map_or(0, |(next, _)| *next);
@@ -48,10 +50,15 @@ pub fn recover(
         batches.fetch_add(1, Relaxed);
         Reply::Nobody
     })?;
+    finished(shards);
+    Ok(Recovered { batches: batches.into_inner(), ids_batches: ids_batches.into_inner() })
+}
+
+/// Waits until the shards have done what they were sent.
+fn finished(shards: &Shards) {
     while shards.waiting() > 0 {
         std::thread::yield_now();
     }
-    Ok(Recovered { batches: batches.into_inner(), ids_batches: ids_batches.into_inner() })
 }
 
 /// What is read of a lane: batches numbered `from` to before `to`, as far as they arrived at or after `since`.

@@ -7,7 +7,7 @@ mod query;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::host::{Answer, Home, Host, until};
+use crate::host::{Answer, Home, Host, now_ms, until};
 
 pub const DEFINITIONS: &str = r#"
 [event]
@@ -44,10 +44,15 @@ pub fn start() -> Result<(Home, Host)> {
 /// Waits until the total of `events` is this, and never sees more.
 pub fn counted(host: &Host, expected: f64) -> Result<()> {
     until(&format!("{expected} events"), || {
-        let total: f64 = host.sums("metric=events&from=-24h&to=%2B10m")?.values().sum();
+        let total: f64 = host.sums(&format!("metric=events&from=-24h&{}", soon()))?.values().sum();
         ensure!(total <= expected, "{total} events, and {expected} were sent");
         Ok((total == expected).then_some(()))
     })
+}
+
+/// The end of a range that holds events from a little ahead too.
+pub fn soon() -> String {
+    format!("to={}", now_ms() + 600_000)
 }
 
 /// Status, and the code of an error.

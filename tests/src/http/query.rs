@@ -55,7 +55,9 @@ fn points() -> Result<()> {
     let answer = ask(&host, &format!("metric=events&{range}"))?;
     ensure!(answer["metric"] == "events" && answer["step_ms"] == MINUTE && answer["from"] == at(-1), "{answer}");
     ensure!(answer["to"] == at(4) && answer["revision"].is_u64() && answer["unit"].is_null(), "{answer}");
-    ensure!(answer["provisional_from"].as_i64().is_some_and(|from| from > at(20)), "{answer}");
+    ensure!(answer["provisional_from"].is_null(), "all is closed: {answer}");
+    let open = ask(&host, &format!("metric=events&from={}", at(-1)))?;
+    ensure!(open["provisional_from"].as_i64().is_some_and(|from| from > at(20)), "{open}");
     // From the first point on, what counts has a value at every step.
     let expected = json!([[at(0), 3], [at(1), 0], [at(2), 3], [at(3), 0]]);
     same(&series(&answer)?, &[(json!({}), expected)])?;
