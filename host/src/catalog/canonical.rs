@@ -22,6 +22,17 @@ pub struct Meaning<'a> {
 
 /// The fingerprint, and the lineage: the same without the digests of plugins.
 pub fn identity(meaning: &Meaning<'_>, fields: &[Field], enrichments: &[Enrich]) -> (Fingerprint, Fingerprint) {
+    let mut lineage = meaning_text(meaning, fields);
+    let mut full = lineage.clone();
+    for enrich in depended_on(meaning, fields, enrichments) {
+        let _ = write!(lineage, ";{}", enrich_text(enrich));
+        let _ = write!(full, ";{} {:?}", enrich_text(enrich), enrich.loaded.digest);
+    }
+    (Fingerprint(xxh3_64(full.as_bytes())), Fingerprint(xxh3_64(lineage.as_bytes())))
+}
+
+/// All but the enrichments.
+pub fn meaning_text(meaning: &Meaning<'_>, fields: &[Field]) -> String {
     let mut text = format!("{:?}", meaning.name);
     for slot in meaning.slots {
         let _ = write!(text, ";{}", slot_text(slot, fields));
@@ -31,20 +42,15 @@ pub fn identity(meaning: &Meaning<'_>, fields: &[Field], enrichments: &[Enrich])
         let _ = write!(text, ";where {}", predicate_text(filter, fields));
     }
     for dimension in meaning.dimensions {
-        let _ = write!(text, ";by {:?} {:?}", dimension.name, fields[dimension.field].path);
+        let _ = write!(text, ";by {:?} {}", dimension.name, path_text(dimension.field, fields));
     }
-    let (mut full, mut lineage) = (text.clone(), text);
-    for enrich in depended_on(meaning, fields, enrichments) {
-        let _ = write!(lineage, ";{}", enrich_text(enrich));
-        let _ = write!(full, ";{} {:?}", enrich_text(enrich), enrich.loaded.digest);
-    }
-    (Fingerprint(xxh3_64(full.as_bytes())), Fingerprint(xxh3_64(lineage.as_bytes())))
+    text
 }
 
 fn enrich_text(enrich: &Enrich) -> String {
     let Enrich { name, plugin, input, output, replace, .. } = enrich;
     let paths =
-        |paths: &[super::read::Path]| paths.iter().map(|path| format!("{:?}", path.0)).collect::<Vec<_>>().join(" ");
+        |paths: &[super::read::Path]| paths.iter().map(|path| segments_text(&path.0)).collect::<Vec<_>>().join(" ");
     format!("enrich {name:?} {plugin:?} ({}) ({}) {replace}", paths(input), paths(output))
 }
 
@@ -105,8 +111,16 @@ fn slot_text(slot: &Slot, fields: &[Field]) -> String {
     }
 }
 
+/// Plain segments joined by dots, others in quotes: `props.amount`, `props."a.b"`.
 fn path_text(field: FieldId, fields: &[Field]) -> String {
-    format!("{:?}", fields[field].path)
+    segments_text(&fields[field].path)
+}
+
+fn segments_text(path: &[String]) -> String {
+    let plain = |segment: &String| segment.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let segments: Vec<_> =
+        path.iter().map(|segment| if plain(segment) { segment.clone() } else { format!("{segment:?}") }).collect();
+    segments.join(".")
 }
 
 fn arith_text<L>(arith: &Arith<L>, leaf: &impl Fn(&L) -> String) -> String {

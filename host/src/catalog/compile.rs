@@ -39,7 +39,7 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
         .map(|(metric, shape)| compiler.metric(metric, shape, &spec, &dimensions, &enrichments))
         .collect();
     let plugin_uses = plugin_uses(&enrichments, &rules);
-    let digest = digest(text, &enrichments, &rules);
+    let digest = digest(text, &plugin_uses);
     let planned = compiler.enrichments(enrichments);
     let Compiler { fields, filters, groups, metrics: plan_metrics } = compiler;
     let plan =
@@ -72,15 +72,11 @@ fn plugin_uses(enrichments: &[Enrich], rules: &[rules::Loaded]) -> Vec<PluginUse
     enrichments.chain(rules).collect()
 }
 
-fn digest(text: &str, enrichments: &[Enrich], rules: &[rules::Loaded]) -> String {
+fn digest(text: &str, plugins: &[PluginUse]) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    let plugins = enrichments
-        .iter()
-        .map(|enrich| &enrich.loaded.digest)
-        .chain(rules.iter().filter_map(|loaded| loaded.digest.as_ref()));
     for plugin in plugins {
         bytes.push(0);
-        bytes.extend_from_slice(plugin.as_bytes());
+        bytes.extend_from_slice(plugin.digest.as_bytes());
     }
     format!("{:032x}", xxh3_128(&bytes))
 }

@@ -151,6 +151,9 @@ pub enum Outcome {
     },
 }
 
+/// A metric's fingerprint and those before it, newest first, with the time each was followed by the next.
+pub type Lineage = Vec<(Fingerprint, Option<Millis>)>;
+
 /// Definitions in force, and how they came to be.
 #[derive(Clone)]
 pub struct Active {
@@ -160,5 +163,5 @@ pub struct Active {
     pub last: Arc<Outcome>,
     /// For each of the plan's metrics: its fingerprint first, then those of its predecessors (same lineage), newest first,
     /// with the time each was followed by the next.
-    pub lineages: Arc<Vec<Vec<(Fingerprint, Option<Millis>)>>>,
+    pub lineages: Arc<Vec<Lineage>>,
 }

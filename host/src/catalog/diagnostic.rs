@@ -38,12 +38,18 @@ pub struct Problem {
     help: Option<String>,
 }
 
-impl Problem {
-    pub fn expected(&mut self, expected: impl Into<String>) -> &mut Self {
-        self.expected = Some(expected.into());
-        self
-    }
+/// An error that does not yet say what was expected, as every one has to.
+#[must_use]
+pub struct Draft<'a>(&'a mut Problem);
 
+impl<'a> Draft<'a> {
+    pub fn expected(self, expected: impl Into<String>) -> &'a mut Problem {
+        self.0.expected = Some(expected.into());
+        self.0
+    }
+}
+
+impl Problem {
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
         self
@@ -63,10 +69,10 @@ impl Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub fn add(&mut self, span: &Span, message: impl Into<String>) -> &mut Problem {
+    pub fn add(&mut self, span: &Span, message: impl Into<String>) -> Draft<'_> {
         let at = self.0.len();
         self.0.push(Problem { span: span.clone(), message: message.into(), expected: None, help: None });
-        &mut self.0[at]
+        Draft(&mut self.0[at])
     }
 
     pub fn is_empty(&self) -> bool {
@@ -85,7 +91,7 @@ impl Problems {
         if hidden > 0 {
             self.0.truncate(DIAGNOSTICS_MAX);
             let span = self.0[DIAGNOSTICS_MAX - 1].span.clone();
-            self.add(&span, format!("{hidden} more errors are not shown"));
+            self.add(&span, format!("{hidden} more errors are not shown")).expected("the ones above mended first");
         }
         self.0.into_iter().map(|problem| diagnostic(file, text, problem)).collect()
     }

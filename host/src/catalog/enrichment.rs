@@ -112,7 +112,14 @@ fn enrich(entry: &Entry<EnrichTable>, plugins: &dyn Plugins, problems: &mut Prob
 }
 
 pub fn plugin_problem(span: &Span, error: PluginError, problems: &mut Problems) {
-    let problem = problems.add(span, error.message);
+    let expected = match error.fault {
+        Fault::Plugin => "a plugin in the plugin folder that can be loaded",
+        Fault::Input => "fields that the plugin takes",
+        Fault::Output => "fields that the plugin gives",
+        Fault::Files => "files below the plugin folder",
+        Fault::Config => "settings that the plugin accepts",
+    };
+    let problem = problems.add(span, error.message).expected(expected);
     if let Some(help) = error.help {
         problem.help(help);
     }
@@ -123,8 +130,9 @@ pub fn check_plugin(plugin: &str, span: &Span, problems: &mut Problems) -> bool 
     if is_name(plugin) {
         return true;
     }
-    let problem = problems.add(span, format!("`{plugin}` is not the name of a plugin"));
-    problem.expected("lower-case letters, digits and `_`: `user_agent` for `user_agent.wasm` in the plugin folder");
+    let problem = problems
+        .add(span, format!("`{plugin}` is not the name of a plugin"))
+        .expected("lower-case letters, digits and `_`: `user_agent` for `user_agent.wasm` in the plugin folder");
     let bare = plugin.rsplit('/').next().unwrap_or(plugin).trim_end_matches(".wasm");
     if is_name(bare) {
         problem.help(format!("write `{bare}`"));
@@ -153,7 +161,7 @@ fn fields(key: &str, given: &Given<List<Path>>, problems: &mut Problems) {
     }
     for (at, field) in list.value.0.iter().enumerate() {
         if list.value.0[..at].iter().any(|earlier| earlier.value == field.value) {
-            problems.add(&field.span, format!("the field `{}` stands here twice", field.value));
+            problems.add(&field.span, format!("the field `{}` stands here twice", field.value)).expected("each once");
         }
     }
 }

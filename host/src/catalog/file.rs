@@ -3,31 +3,33 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Problems, Span};
+use super::diagnostic::{Problems, Span, one_of};
 use super::read::{
     At, Config, Given, List, NAME_PATTERN, Named, Path, Period, Read, entries, mismatch, read_given, unknown_key,
 };
 
 /// A table of known keys: the type, its reader and its schema from one list.
 macro_rules! table {
-    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
+    ($(#[$meta:meta])* $name:ident, $expected:literal { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         #[derive(Debug, Default, JsonSchema)]
         #[schemars(deny_unknown_fields, default)]
+        $(#[$meta])*
         pub struct $name {
             $($(#[$field_meta])* pub $field: Given<$type>,)*
         }
 
         impl Read for $name {
+            const EXPECTED: &'static str = $expected;
+
             fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
                 let DeValue::Table(table) = value else {
-                    mismatch("a table", value, span, problems);
+                    mismatch(Self::EXPECTED, value, span, problems);
                     return None;
                 };
                 let mut read = Self::default();
                 for (key, value) in entries(table) {
                     match key.value.as_str() {
-                        $(name if name == key_of(stringify!($field)) => read.$field = read_given(value, problems),)*
+                        $(name if name == key_of(stringify!($field)) => read.$field = read_given(&key.span, value, problems),)*
                         _ => refuse_key(&key, &[$(key_of(stringify!($field))),*], problems),
                     }
                 }
@@ -46,11 +48,15 @@ fn refuse_key(key: &At<String>, known: &[&str], problems: &mut Problems) {
     let has = |name: &str| known.contains(&name);
     match key.value.as_str() {
         "notify" if has("metrics") => {
-            problems.add(&key.span, "`notify` is not supported yet").help("it comes in a later version");
+            problems
+                .add(&key.span, "`notify` is not supported yet")
+                .expected("no such table")
+                .help("it comes in a later version");
         }
         "where" if has("value") => {
             problems
                 .add(&key.span, "unknown key `where`")
+                .expected(one_of(known.iter().copied()))
                 .help("a condition is part of the expression: `value = \"count() where …\"`");
         }
         _ => unknown_key(key, known, problems),
@@ -59,7 +65,7 @@ fn refuse_key(key: &At<String>, known: &[&str], problems: &mut Problems) {
 
 table! {
     /// What Tidemark measures: read by `tidemark run`, `check` and `replay`.
-    File {
+    File, "tables" {
         /// How an event is read.
         event: EventTable,
         /// Plugins that turn fields into fields.
@@ -79,7 +85,7 @@ table! {
 
 table! {
     /// How an event is read; dotted paths into the JSON object.
-    EventTable {
+    EventTable, "a table, as `[event]`" {
         /// Its time: RFC 3339, or a Unix number (s below 1e11, ms below 1e14, us below 1e17, else ns). Absent: arrival time.
         time: Path,
         /// Whom the event is about; orders events per key.
@@ -99,15 +105,14 @@ table! {
 
 table! {
     /// A plugin that turns fields into fields.
-    EnrichTable {
+    #[schemars(extend("required" = ["plugin", "input", "output"]))]
+    EnrichTable, "a table with `plugin`, `input` and `output`" {
         /// `NAME` for `plugins/NAME.wasm`.
-        #[schemars(required, regex(pattern = NAME_PATTERN))]
+        #[schemars(regex(pattern = NAME_PATTERN))]
         plugin: String,
         /// The fields handed to it, in its order.
-        #[schemars(required)]
         input: List<Path>,
         /// The fields it answers with.
-        #[schemars(required)]
         output: List<Path>,
         /// The only files it can read, below the plugin folder.
         files: List<String>,
@@ -120,7 +125,7 @@ table! {
 
 table! {
     /// A field, or an enrichment's output.
-    DimensionTable {
+    DimensionTable, "a table, as `{}` or `{ field = \"props.category\" }`" {
         /// The field it reads. Default: the field of its name.
         field: Path,
         /// Distinct values a day; the rest become `__other__`.
@@ -131,7 +136,7 @@ table! {
 
 table! {
     /// What a metric gets that does not say otherwise.
-    DefaultsTable {
+    DefaultsTable, "a table, as `[defaults]`" {
         /// Dimensions. Default: all.
         by: List<String>,
         /// The time a point looks back over: whole minutes from 1m to 24h. Default 1m.
@@ -148,9 +153,9 @@ pub struct MetricTable(pub MetricKeys);
 
 table! {
     /// A metric and how it is kept and shown.
-    MetricKeys {
+    #[schemars(extend("required" = ["value"]))]
+    MetricKeys, "a table with `value`" {
         /// A SQL select expression: `count() where type = 'error'`.
-        #[schemars(required)]
         value: String,
         /// The time a point looks back over: whole minutes from 1m to 24h.
         window: Period,
@@ -172,15 +177,17 @@ table! {
 }
 
 impl Read for MetricTable {
+    const EXPECTED: &'static str = "an expression in quotes, or a table with `value`";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         match value {
             DeValue::String(text) => {
-                let value = Given::Value(At { value: text.to_string(), span: span.clone() });
+                let value = Given::Value(At { value: text.to_string(), span: span.clone() }, span.clone());
                 Some(Self(MetricKeys { value, ..MetricKeys::default() }))
             }
             DeValue::Table(_) => MetricKeys::read(value, span, problems).map(Self),
             other => {
-                mismatch("an expression in quotes, or a table with `value`", other, span, problems);
+                mismatch(Self::EXPECTED, other, span, problems);
                 None
             }
         }
@@ -202,7 +209,7 @@ impl JsonSchema for MetricTable {
 
 table! {
     /// What the web page puts first.
-    PageTable {
+    PageTable, "a table, as `[page]`" {
         /// Metrics, in order. Default: the first four.
         headline: List<String>,
     }
@@ -210,7 +217,7 @@ table! {
 
 table! {
     /// An anomaly rule: built in (`rule`) or of a plugin (`plugin`).
-    AnomalyTable {
+    AnomalyTable, "a table, as `{ rule = \"zscore\" }` or `{ plugin = \"seasonal\" }`" {
         /// The metric it judges. Default: the metric of the rule's name.
         metric: String,
         /// A built-in rule.
@@ -237,13 +244,14 @@ table! {
 /// `None` when it is not TOML at all.
 pub fn read(text: &str, problems: &mut Problems) -> Option<File> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    if let Some(error) = errors.first() {
+    // After a syntax error the rest is guesswork of the library; a key given twice is an error of its own.
+    let twice = errors.iter().all(|error| error.message() == "duplicate key");
+    for error in &errors[..if twice { errors.len() } else { 1 }] {
         let span = error.span().unwrap_or(text.len()..text.len());
-        let (message, expected) = error.message().split_once(", expected ").unwrap_or((error.message(), ""));
-        let problem = problems.add(&span, message);
-        if !expected.is_empty() {
-            problem.expected(expected);
-        }
+        let (message, expected) = error.message().split_once(", expected ").unwrap_or((error.message(), "TOML"));
+        problems.add(&span, message).expected(if twice { "each key and table once" } else { expected });
+    }
+    if !errors.is_empty() {
         return None;
     }
     let span = table.span();

@@ -31,6 +31,28 @@ impl<'a> Literal<'a> {
         }
     }
 
+    /// From the last `word` before a place to the end of that place, if the word is there, in whatever case.
+    pub fn extended(&self, span: Span, word: &str) -> Span {
+        let Some(end) = self.offsets.iter().position(|offset| *offset == span.start) else { return span };
+        let found = self.words(0, end, word).last();
+        found.map_or(span.clone(), |at| self.offsets[at]..span.end)
+    }
+
+    /// The first `word` behind a place, in whatever case.
+    pub fn word_after(&self, span: &Span, word: &str) -> Option<Span> {
+        let start = self.offsets.iter().position(|offset| *offset == span.end)?;
+        let at = self.words(start, self.offsets.len(), word).next()?;
+        Some(self.locate(at, at + word.chars().count()))
+    }
+
+    /// Where a word begins among the characters `from..to`.
+    fn words(&self, from: usize, to: usize, word: &str) -> impl Iterator<Item = usize> {
+        let chars: Vec<char> = self.text.chars().take(to).map(|c| c.to_ascii_lowercase()).collect();
+        let word: Vec<char> = word.chars().map(|c| c.to_ascii_lowercase()).collect();
+        let last = (chars.len() + 1).saturating_sub(word.len().max(1));
+        (from..last).filter(move |at| !word.is_empty() && chars[*at..at + word.len()] == word[..])
+    }
+
     /// The index of the character at a line and column, both from 1.
     pub fn index_of(&self, line: u64, column: u64) -> usize {
         let mut at = (1, 1);

@@ -6,6 +6,9 @@ use super::literal::Literal;
 use super::spec::{DIMENSIONS_PER_METRIC_MAX, MetricSpec, Spec};
 use std::collections::HashMap;
 
+/// Metrics that one value may be computed from: `b = "a + a"`, `c = "b + b"` and so on grow fast.
+pub const METRIC_READS_MAX: usize = 1_000;
+
 /// A metric whose expression is read.
 pub struct Shape {
     pub expression: Expression,
@@ -13,6 +16,8 @@ pub struct Shape {
     pub dimensions: Vec<usize>,
     pub estimate: bool,
     pub zero_fill: bool,
+    /// Metrics that are read for one value, each as often as it is named.
+    reads: usize,
 }
 
 impl Shape {
@@ -70,7 +75,7 @@ fn refuse_circles(spec: &Spec, expressions: &mut [Option<Expression>], problems:
                     } else {
                         format!("metrics made of each other: {}", names.join(" → "))
                     };
-                    problems.add(span, message).help("a metric can only be made of others");
+                    problems.add(span, message).expected("metrics that are not made of this one");
                     expressions[id] = None;
                     state[id] = 2;
                     way.pop();
@@ -133,15 +138,28 @@ impl Linker<'_> {
             estimate |= matches!(leaf, expression::Leaf::Slot(crate::engine::plan::Slot::Uniq(_)));
         });
         let zero_fill = !expression.null_without_data;
-        Some(Shape { expression, dimensions, estimate, zero_fill })
+        Some(Shape { expression, dimensions, estimate, zero_fill, reads: 1 })
     }
 
     fn composite(&self, metric: &MetricSpec, expression: Expression, problems: &mut Problems) -> Option<Shape> {
         for (key, span) in &metric.of_its_own {
-            problems.add(span, format!("a metric made of metrics has no `{key}`")).help("its parts keep their own");
+            problems
+                .add(span, format!("a metric made of metrics has no `{key}`"))
+                .expected("`value`, `by`, `unit`, `title`, `better`")
+                .help("its parts keep their own");
         }
         let parts: Option<Vec<&Shape>> = expression.parts.iter().map(|(part, _)| self.shapes[*part].as_ref()).collect();
         let parts = parts?;
+        let reads = parts.iter().fold(0usize, |reads, part| reads.saturating_add(part.reads));
+        if reads > METRIC_READS_MAX {
+            problems
+                .add(
+                    &metric.name.span,
+                    format!("`{}` is made of {reads} metrics, those of its parts counted", metric.name.value),
+                )
+                .expected("at most 1,000");
+            return None;
+        }
         let shared: Vec<usize> = parts[0]
             .dimensions
             .iter()
@@ -162,6 +180,6 @@ impl Linker<'_> {
             }
         };
         let (estimate, zero_fill) = (parts.iter().any(|part| part.estimate), parts.iter().all(|part| part.zero_fill));
-        Some(Shape { expression, dimensions, estimate, zero_fill })
+        Some(Shape { expression, dimensions, estimate, zero_fill, reads })
     }
 }

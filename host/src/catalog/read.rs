@@ -24,24 +24,27 @@ pub struct At<T> {
     pub span: Span,
 }
 
-/// What a key says: nothing, something unreadable (already reported), or a value.
-#[derive(Debug)]
+/// What a key says: nothing, something unreadable (already reported), or a value; and where the key itself stands.
+#[derive(Debug, Default)]
 pub enum Given<T> {
+    #[default]
     Absent,
     Broken,
-    Value(At<T>),
-}
-
-impl<T> Default for Given<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
+    Value(At<T>, Span),
 }
 
 impl<T> Given<T> {
     pub fn get(&self) -> Option<&At<T>> {
         match self {
-            Self::Value(at) => Some(at),
+            Self::Value(at, _) => Some(at),
+            Self::Absent | Self::Broken => None,
+        }
+    }
+
+    /// Where the key stands, if it has a value.
+    pub fn key(&self) -> Option<Span> {
+        match self {
+            Self::Value(_, key) => Some(key.clone()),
             Self::Absent | Self::Broken => None,
         }
     }
@@ -63,15 +66,22 @@ impl<T: Clone> Given<T> {
 
 /// Reads itself from a value; `None` after having said why not.
 pub trait Read: Sized {
+    /// What its author is asked for.
+    const EXPECTED: &'static str;
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self>;
 }
 
-pub fn read_given<T: Read>(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Given<T> {
-    let span = value.span();
-    match T::read(value.get_ref(), &span, problems) {
-        Some(value) => Given::Value(At { value, span }),
+pub fn read_given<T: Read>(key: &Span, value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Given<T> {
+    match read_at(value, problems) {
+        Some(at) => Given::Value(at, key.clone()),
         None => Given::Broken,
     }
+}
+
+fn read_at<T: Read>(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<At<T>> {
+    let span = value.span();
+    T::read(value.get_ref(), &span, problems).map(|value| At { value, span })
 }
 
 /// The entries of a table in the order of the text.
@@ -117,11 +127,12 @@ pub fn check_name(what: &str, name: &At<String>, problems: &mut Problems) -> boo
     if is_name(&name.value) {
         return true;
     }
-    let problem = problems.add(&name.span, format!("`{}` is not a name for {what}", name.value));
-    problem.expected(format!("lower-case letters, digits and `_`, not a digit first, at most {NAME_BYTES_MAX} bytes"));
+    let problem = problems
+        .add(&name.span, format!("`{}` is not a name for {what}", name.value))
+        .expected(format!("lower-case letters, digits and `_`, not a digit first, at most {NAME_BYTES_MAX} bytes"));
     let proposal = snake_case(&name.value);
     if is_name(&proposal) {
-        problem.help(format!("`{proposal}` would do"));
+        problem.help(format!("did you mean `{proposal}`?"));
     }
     false
 }
@@ -138,11 +149,13 @@ fn snake_case(text: &str) -> String {
 }
 
 impl Read for String {
+    const EXPECTED: &'static str = "a string";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         match value {
             DeValue::String(text) => Some(text.to_string()),
             other => {
-                mismatch("a string", other, span, problems);
+                mismatch(Self::EXPECTED, other, span, problems);
                 None
             }
         }
@@ -150,11 +163,13 @@ impl Read for String {
 }
 
 impl Read for bool {
+    const EXPECTED: &'static str = "`true` or `false`";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         match value {
             DeValue::Boolean(value) => Some(*value),
             other => {
-                mismatch("`true` or `false`", other, span, problems);
+                mismatch(Self::EXPECTED, other, span, problems);
                 None
             }
         }
@@ -162,9 +177,11 @@ impl Read for bool {
 }
 
 impl Read for i64 {
+    const EXPECTED: &'static str = "a whole number";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         let DeValue::Integer(integer) = value else {
-            mismatch("a whole number", value, span, problems);
+            mismatch(Self::EXPECTED, value, span, problems);
             return None;
         };
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -176,12 +193,14 @@ impl Read for i64 {
 }
 
 impl Read for f64 {
+    const EXPECTED: &'static str = "a number";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         let number = match value {
             DeValue::Float(float) => float.as_str().parse().ok(),
             DeValue::Integer(_) => i64::read(value, span, problems).map(|number| number as f64),
             other => {
-                mismatch("a number", other, span, problems);
+                mismatch(Self::EXPECTED, other, span, problems);
                 return None;
             }
         };
@@ -200,9 +219,11 @@ impl Read for f64 {
 pub struct List<T>(pub Vec<At<T>>);
 
 impl<T: Read> Read for List<T> {
+    const EXPECTED: &'static str = "a list";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         let DeValue::Array(array) = value else {
-            mismatch("a list", value, span, problems);
+            mismatch(&format!("a list, each entry {}", T::EXPECTED), value, span, problems);
             return None;
         };
         if array.len() > LIST_ENTRIES_MAX {
@@ -211,14 +232,7 @@ impl<T: Read> Read for List<T> {
                 .expected(format!("at most {LIST_ENTRIES_MAX}"));
             return None;
         }
-        let read: Vec<_> = array.iter().map(|item| read_given(item, problems)).collect();
-        let list: Vec<_> = read
-            .into_iter()
-            .filter_map(|given| match given {
-                Given::Value(at) => Some(at),
-                Given::Absent | Given::Broken => None,
-            })
-            .collect();
+        let list: Vec<_> = array.iter().filter_map(|item| read_at(item, problems)).collect();
         (list.len() == array.len()).then_some(Self(list))
     }
 }
@@ -234,13 +248,17 @@ pub struct Entry<T> {
 }
 
 impl<T: Read> Read for Named<T> {
+    const EXPECTED: &'static str = "a table";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         let DeValue::Table(table) = value else {
-            mismatch("a table", value, span, problems);
+            mismatch(Self::EXPECTED, value, span, problems);
             return None;
         };
         let entries = entries(table).into_iter();
-        Some(Self(entries.map(|(name, value)| Entry { name, value: read_given(value, problems) }).collect()))
+        Some(Self(
+            entries.map(|(name, value)| Entry { value: read_given(&name.span, value, problems), name }).collect(),
+        ))
     }
 }
 
@@ -250,7 +268,6 @@ pub struct Period(pub Millis);
 
 const PERIOD_UNITS: [(&str, Millis); 5] =
     [("ms", 1), ("s", SECOND_MS), ("m", MINUTE_MS), ("h", HOUR_MS), ("d", DAY_MS)];
-const PERIOD_EXPECTED: &str = "a whole number and a unit, as `\"500ms\"`, `\"90s\"`, `\"10m\"`, `\"1h\"` or `\"1d\"`";
 
 impl Period {
     pub fn parse(text: &str) -> Option<Self> {
@@ -262,22 +279,26 @@ impl Period {
 }
 
 impl Read for Period {
+    const EXPECTED: &'static str =
+        "a whole number and a unit, as `\"500ms\"`, `\"90s\"`, `\"10m\"`, `\"1h\"` or `\"1d\"`";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         let DeValue::String(text) = value else {
-            mismatch(PERIOD_EXPECTED, value, span, problems);
+            mismatch(Self::EXPECTED, value, span, problems);
             return None;
         };
         let period = Self::parse(text);
         if period.is_none() {
-            problems.add(span, format!("`{text}` is not a length of time")).expected(PERIOD_EXPECTED);
+            problems.add(span, format!("`{text}` is not a length of time")).expected(Self::EXPECTED);
         }
         period
     }
 }
 
-/// For people: the largest unit that divides it.
+/// For people: the largest unit that divides it, hours up to a day.
 pub fn period_text(ms: Millis) -> String {
-    let (unit, unit_ms) = PERIOD_UNITS.iter().rev().find(|(_, unit_ms)| ms % unit_ms == 0).unwrap_or(&PERIOD_UNITS[0]);
+    let fits = |unit_ms: Millis| ms % unit_ms == 0 && ms >= unit_ms && (unit_ms < DAY_MS || ms > DAY_MS);
+    let (unit, unit_ms) = PERIOD_UNITS.iter().rev().find(|(_, unit_ms)| fits(*unit_ms)).unwrap_or(&PERIOD_UNITS[1]);
     format!("{}{unit}", ms / unit_ms)
 }
 
@@ -300,9 +321,14 @@ impl std::fmt::Display for Path {
 }
 
 impl Read for Path {
+    const EXPECTED: &'static str = "a path in quotes, as `\"props.amount\"`";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
-        let text = String::read(value, span, problems)?;
-        let path = Self::parse(&text);
+        let DeValue::String(text) = value else {
+            mismatch(Self::EXPECTED, value, span, problems);
+            return None;
+        };
+        let path = Self::parse(text);
         if path.is_none() {
             problems.add(span, format!("`{text}` is not a path into an event")).expected(format!(
                 "names joined by dots as `props.amount`, at most {PATH_SEGMENTS_MAX} of them and {PATH_BYTES_MAX} bytes"
@@ -317,9 +343,11 @@ impl Read for Path {
 pub struct Config(pub String);
 
 impl Read for Config {
+    const EXPECTED: &'static str = "a table, as `{ key = \"value\" }`";
+
     fn read(value: &DeValue<'_>, span: &Span, problems: &mut Problems) -> Option<Self> {
         if !matches!(value, DeValue::Table(_)) {
-            mismatch("a table", value, span, problems);
+            mismatch(Self::EXPECTED, value, span, problems);
             return None;
         }
         Some(Self(json(value, span, problems)?.to_string()))

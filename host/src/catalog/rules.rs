@@ -49,7 +49,7 @@ fn rule(
     let table = &entry.value.get()?.value;
     check_name("an anomaly rule", name, problems);
     let metric = match &table.metric {
-        Given::Value(metric) => find_metric(metric, &spec.metric_ids, problems),
+        Given::Value(metric, _) => find_metric(metric, &spec.metric_ids, problems),
         Given::Broken => None,
         Given::Absent => find_metric_of_rule(name, spec, problems),
     };
@@ -106,8 +106,8 @@ fn kind(
 ) -> Option<(RuleKind, Option<String>)> {
     match (&table.rule, &table.plugin) {
         (Given::Broken, _) | (_, Given::Broken) => None,
-        (Given::Value(rule), Given::Value(_)) => {
-            problems.add(&rule.span, "both a `rule` and a `plugin`").expected("one of the two");
+        (Given::Value(..), Given::Value(_, key)) => {
+            problems.add(key, "both a `rule` and a `plugin`").expected("one of the two");
             None
         }
         (Given::Absent, Given::Absent) => {
@@ -116,31 +116,26 @@ fn kind(
                 .expected("`rule = \"zscore\"`, `rule = \"threshold\"` or `plugin = \"…\"`");
             None
         }
-        (Given::Value(rule), Given::Absent) => built_in(rule, table, problems).map(|kind| (kind, None)),
-        (Given::Absent, Given::Value(plugin)) => detector(name, plugin, table, plugins, problems),
+        (Given::Value(rule, _), Given::Absent) => built_in(rule, table, problems).map(|kind| (kind, None)),
+        (Given::Absent, Given::Value(plugin, _)) => detector(name, plugin, table, plugins, problems),
     }
 }
 
-fn refuse(what: &str, keys: &[(&str, Option<Span>)], problems: &mut Problems) {
+fn refuse(rule: &str, keys: &[(&str, Option<Span>)], has: &str, problems: &mut Problems) {
     for (key, span) in keys {
         if let Some(span) = span {
-            problems.add(span, format!("{what} has no `{key}`"));
+            problems.add(span, format!("the rule `{rule}` has no `{key}`")).expected(has);
         }
     }
 }
 
-fn span<T>(given: &Given<T>) -> Option<Span> {
-    given.get().map(|at| at.span.clone())
-}
-
 fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) -> Option<RuleKind> {
-    let zscore = [("threshold", span(&table.threshold)), ("baseline", span(&table.baseline))];
-    let threshold = [("above", span(&table.above)), ("below", span(&table.below))];
-    let what = format!("the rule `{}`", rule.value);
+    let config = ("config", table.config.key());
+    let zscore = [("threshold", table.threshold.key()), ("baseline", table.baseline.key()), config.clone()];
+    let threshold = [("above", table.above.key()), ("below", table.below.key()), config];
     match rule.value.as_str() {
         "zscore" => {
-            refuse(&what, &threshold, problems);
-            refuse(&what, &[("config", span(&table.config))], problems);
+            refuse(&rule.value, &threshold, "one of `metric`, `by`, `threshold`, `baseline`", problems);
             let beyond = table.threshold.value_or(THRESHOLD_DEFAULT);
             if let (Some(at), false) = (table.threshold.get(), beyond > 0.0) {
                 problems
@@ -151,8 +146,7 @@ fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) ->
             Some(RuleKind::Zscore { threshold: beyond, baseline_ms })
         }
         "threshold" => {
-            refuse(&what, &zscore, problems);
-            refuse(&what, &[("config", span(&table.config))], problems);
+            refuse(&rule.value, &zscore, "one of `metric`, `by`, `above`, `below`", problems);
             let (above, below) = (table.above.value(), table.below.value());
             if table.above.is_absent() && table.below.is_absent() {
                 problems.add(&rule.span, "a `threshold` without a bound").expected("`above = …`, `below = …` or both");
@@ -167,7 +161,10 @@ fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) ->
             Some(RuleKind::Threshold { above, below })
         }
         "absent" => {
-            problems.add(&rule.span, "the rule `absent` is not supported yet").help("it comes in a later version");
+            problems
+                .add(&rule.span, "the rule `absent` is not supported yet")
+                .expected(super::diagnostic::one_of(BUILT_IN))
+                .help("it comes in a later version");
             None
         }
         other => {
@@ -188,15 +185,16 @@ fn detector(
     problems: &mut Problems,
 ) -> Option<(RuleKind, Option<String>)> {
     let keys = [
-        ("threshold", span(&table.threshold)),
-        ("baseline", span(&table.baseline)),
-        ("above", span(&table.above)),
-        ("below", span(&table.below)),
+        ("threshold", table.threshold.key()),
+        ("baseline", table.baseline.key()),
+        ("above", table.above.key()),
+        ("below", table.below.key()),
     ];
     for (key, span) in &keys {
         if let Some(span) = span {
             problems
                 .add(span, format!("a rule of a plugin has no `{key}`"))
+                .expected("one of `metric`, `by`, `config`")
                 .help(format!("settings of the plugin go into `config = {{ {key} = … }}`"));
         }
     }

@@ -134,7 +134,7 @@ pub fn bounded(
 fn combinations(given: &Given<i64>, problems: &mut Problems) -> Option<u32> {
     let at = given.get()?;
     if !(1..=COMBINATIONS_MAX).contains(&at.value) {
-        problems.add(&at.span, "`limit` is out of bounds").expected(format!("from 1 to {COMBINATIONS_MAX}"));
+        problems.add(&at.span, "`limit` is out of bounds").expected("from 1 to 1,000,000");
         return None;
     }
     u32::try_from(at.value).ok()
@@ -150,10 +150,13 @@ fn dimensions(entries: &[Entry<DimensionTable>], problems: &mut Problems) -> Vec
     let mut list = Vec::new();
     for Entry { name, value } in entries.iter().take(DIMENSIONS_MAX) {
         if check_name("a dimension", name, problems) && RESERVED_DIMENSIONS.contains(&name.value.as_str()) {
-            problems.add(&name.span, format!("`{}` cannot name a dimension", name.value)).help(format!(
-                "queries have a parameter of that name; choose another and say `field = \"{}\"`",
-                name.value
-            ));
+            problems
+                .add(&name.span, format!("`{}` cannot name a dimension", name.value))
+                .expected(format!("any name but {}", RESERVED_DIMENSIONS.map(|name| format!("`{name}`")).join(", ")))
+                .help(format!(
+                    "queries have a parameter of that name; choose another and say `field = \"{}\"`",
+                    name.value
+                ));
         }
         let table = value.get().map_or(&none, |at| &at.value);
         list.push(DimensionSpec {
@@ -191,7 +194,7 @@ pub fn by(given: &Given<List<String>>, ids: &HashMap<&str, usize>, problems: &mu
     for At { value: name, span } in list {
         match ids.get(name.as_str()) {
             Some(id) if found.iter().any(|at| at.value == *id) => {
-                problems.add(span, format!("the dimension `{name}` stands here twice"));
+                problems.add(span, format!("the dimension `{name}` stands here twice")).expected("each once");
             }
             Some(id) => found.push(At { value: *id, span: span.clone() }),
             None => {
@@ -200,7 +203,9 @@ pub fn by(given: &Given<List<String>>, ids: &HashMap<&str, usize>, problems: &mu
                 let names = || names.iter().map(|(name, _)| **name);
                 let problem = problems.add(span, format!("there is no dimension `{name}`"));
                 if ids.is_empty() {
-                    problem.help(format!("declare it: `[dimensions]` with `{name} = {{}}`"));
+                    problem
+                        .expected("a declared dimension")
+                        .help(format!("declare it: `[dimensions]` with `{name} = {{}}`"));
                 } else {
                     problem.expected(one_of(names())).suggest(name, names());
                 }
@@ -235,7 +240,7 @@ fn metric(
             .add(&name.span, format!("`{}` has no `value`", name.value))
             .expected("an expression, as `value = \"count()\"`");
     }
-    let spans = [("window", span(&keys.window)), ("per", span(&keys.per)), ("limit", span(&keys.limit))];
+    let spans = [("window", keys.window.key()), ("per", keys.per.key()), ("limit", keys.limit.key())];
     MetricSpec {
         name: name.clone(),
         title: text(&keys.title, "title", TITLE_CHARS_MAX, problems).unwrap_or_else(|| in_words(&name.value)),
@@ -250,10 +255,6 @@ fn metric(
         better: better(&keys.better, problems),
         of_its_own: spans.into_iter().filter_map(|(key, span)| Some((key, span?))).collect(),
     }
-}
-
-fn span<T>(given: &Given<T>) -> Option<Span> {
-    given.get().map(|at| at.span.clone())
 }
 
 fn text(given: &Given<String>, key: &str, chars_max: usize, problems: &mut Problems) -> Option<String> {
@@ -299,7 +300,9 @@ fn headline(file: &File, ids: &HashMap<String, usize>, problems: &mut Problems) 
     for name in &list.value.0 {
         match find_metric(name, ids, problems) {
             Some(id) if found.contains(&id) => {
-                problems.add(&name.span, format!("the metric `{}` stands here twice", name.value));
+                problems
+                    .add(&name.span, format!("the metric `{}` stands here twice", name.value))
+                    .expected("each once");
             }
             Some(id) => found.push(id),
             None => {}
@@ -313,6 +316,7 @@ pub fn find_metric(name: &At<String>, ids: &HashMap<String, usize>, problems: &m
     if id.is_none() {
         problems
             .add(&name.span, format!("there is no metric `{}`", name.value))
+            .expected("the name of a metric")
             .suggest(&name.value, ids.keys().map(String::as_str));
     }
     id

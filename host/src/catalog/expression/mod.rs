@@ -61,6 +61,7 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
     if let (true, Some((_, span))) = (slots > 0, parts.first()) {
         problems
             .add(span, "aggregates and metrics in one expression")
+            .expected("either aggregates over fields, or names of metrics")
             .help("make the aggregate a metric of its own and combine the two by name");
         return None;
     }
@@ -69,6 +70,7 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
     {
         problems
             .add(&sql::span_of(condition, literal), "a metric made of metrics has no `where`")
+            .expected("names of metrics, numbers and arithmetic")
             .help("its parts keep their own");
         return None;
     }

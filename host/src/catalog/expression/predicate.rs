@@ -90,6 +90,7 @@ impl Reader<'_, '_> {
         let span = self.span(expr);
         self.problems
             .add(&span, format!("the aggregate `{name}` inside `where`"))
+            .expected("fields, numbers and texts")
             .help("`where` is about one event at a time");
         None
     }
@@ -176,6 +177,7 @@ impl Reader<'_, '_> {
                 let span = self.span(whole);
                 self.problems
                     .add(&span, "a comparison with `null` is never true")
+                    .expected("a number or a text")
                     .help("use `is null` or `is not null`");
                 None
             }
@@ -202,13 +204,15 @@ impl Reader<'_, '_> {
                     .help(help);
                 None
             }
-            (left_side, _, right_side) => {
-                let ordered = matches!((&left_side, &right_side), (Side::Field(_), Side::Boolean(_)));
-                let message = format!("{} cannot be compared with {}", left_side.kind(), right_side.kind());
-                let span = self.span(if ordered { whole } else { right });
-                let problem =
-                    self.problems.add(&span, if ordered { "a boolean has no order".to_owned() } else { message });
-                problem.help(if ordered { "use `=` or `<>`" } else { "a number in a string is a string" });
+            (Side::Field(_), _, Side::Boolean(_)) => {
+                let span = self.span(whole);
+                self.problems.add(&span, "a boolean has no order").expected("`=` or `<>`");
+                None
+            }
+            (left, _, other) => {
+                let span = self.span(right);
+                let message = format!("{} cannot be compared with {}", left.kind(), other.kind());
+                self.problems.add(&span, message).expected(left.kind()).help("a number in a string is a string");
                 None
             }
         }
@@ -270,8 +274,10 @@ impl Reader<'_, '_> {
             Side::Field(_) | Side::Number(Arith::Leaf(_) | Arith::Negate(_) | Arith::Binary(..)) => {
                 let span = self.span(item);
                 let help = self.text_help(item);
-                let problem = self.problems.add(&span, "`in` takes a list of literals");
-                problem.expected("a number or a text in single quotes");
+                let problem = self
+                    .problems
+                    .add(&span, "`in` takes a list of literals")
+                    .expected("a number or a text in single quotes");
                 if let Some(help) = help {
                     problem.help(help);
                 }
@@ -279,15 +285,24 @@ impl Reader<'_, '_> {
             }
             Side::Null => {
                 let span = self.span(item);
-                self.problems.add(&span, "a comparison with `null` is never true").help("add `or … is null`");
+                self.problems
+                    .add(&span, "a comparison with `null` is never true")
+                    .expected("a number or a text")
+                    .help("add `or … is null`");
                 None
             }
             side => Some(side),
         }
     }
 
-    fn like(&mut self, inner: &Expr, pattern: &Expr, escape: Option<&Expr>, ignore_case: bool) -> Option<Predicate> {
-        let (left, right) = (self.side(inner), self.side(pattern));
+    fn like(
+        &mut self,
+        inner: &Expr,
+        pattern_expr: &Expr,
+        escape: Option<&Expr>,
+        ignore_case: bool,
+    ) -> Option<Predicate> {
+        let (left, right) = (self.side(inner), self.side(pattern_expr));
         let escape = match escape {
             Some(expr) => Some(self.escape(expr)?),
             None => None,
@@ -297,14 +312,16 @@ impl Reader<'_, '_> {
                 if let Some(escape) = escape
                     && ends_in_escape(&pattern, escape)
                 {
-                    let span = self.span(inner);
-                    self.problems.add(&span, "the pattern ends in its escape character");
+                    let span = self.span(pattern_expr);
+                    self.problems
+                        .add(&span, "the pattern ends in its escape character")
+                        .expected("a character to escape");
                     return None;
                 }
                 Some(Predicate::Value { field, test: ValueTest::Like { pattern, escape, ignore_case } })
             }
             (Side::Field(_), other) => {
-                let span = self.span(pattern);
+                let span = self.span(pattern_expr);
                 self.problems
                     .add(&span, format!("{} as a pattern", other.kind()))
                     .expected("a text in single quotes, as `'/cart/%'`");

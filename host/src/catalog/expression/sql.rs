@@ -1,6 +1,9 @@
 //! SQL text to a SQL library's tree, with errors placed in the file. Knows syntax only.
 
-use sqlparser::ast::{AccessExpr, BinaryOperator, Expr, Function, FunctionArguments, ObjectNamePart, Spanned};
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, InTarget,
+    ObjectNamePart, Spanned,
+};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -9,6 +12,8 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 use super::EXPRESSION_DEPTH_MAX;
 use crate::catalog::diagnostic::{Problems, Span};
 use crate::catalog::literal::Literal;
+
+const ONLY_VALUE: &str = "a metric is a value and its condition: `count() where type = 'error'`";
 
 pub struct Select {
     pub value: Expr,
@@ -24,13 +29,22 @@ pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
         Ok(tokens) => tokens,
         Err(error) => {
             let at = literal.index_of(error.location.line, error.location.column);
-            let problem = problems.add(&literal.locate(at, at + 1), lower_first(&error.message));
-            if error.message.contains("nterminated") {
-                problem.expected("a closing quote");
-            }
+            let unclosed = error.message.contains("nterminated");
+            let expected = if unclosed { "a closing quote" } else { "a SQL select expression" };
+            problems.add(&literal.locate(at, at + 1), lower_first(&error.message)).expected(expected);
             return None;
         }
     };
+    if let Some(first) = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_)))
+        && matches!(&first.token, Token::Word(word) if word.keyword == Keyword::SELECT)
+    {
+        let span = token_span(first.span, literal);
+        problems
+            .add(&span, "unexpected `select`")
+            .expected("only what stands between `select` and `from`")
+            .help(ONLY_VALUE);
+        return None;
+    }
     let mut parser =
         Parser::new(&GenericDialect {}).with_recursion_limit(EXPRESSION_DEPTH_MAX).with_tokens_with_locations(tokens);
     let select = select(&mut parser);
@@ -73,23 +87,31 @@ fn syntax_error(error: &ParserError, literal: &Literal<'_>, problems: &mut Probl
     let at = place.map_or(length, |(line, column)| literal.index_of(line, column));
     let found = message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: "));
     let Some((expected, found)) = found else {
-        problems.add(&literal.locate(at, at + 1), lower_first(message));
+        problems.add(&literal.locate(at, at + 1), lower_first(message)).expected("a SQL select expression");
         return;
     };
+    let expected = expectation(expected);
     if found == "EOF" {
         problems.add(&literal.locate(length, length), "the expression ends too early").expected(expected);
         return;
     }
     let span = literal.locate(at, at + found.chars().count());
     let problem = problems.add(&span, format!("unexpected `{found}`")).expected(expected);
-    let word = found.to_lowercase();
-    if matches!(word.as_str(), "select" | "from" | "where") {
-        problem.help("only the value and its condition are written: `count() where type = 'error'`");
-    } else if word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && word.bytes().any(|b| b.is_ascii_alphabetic())
-    {
+    let keyword = matches!(Token::make_word(found, None), Token::Word(word) if word.keyword != Keyword::NoKeyword);
+    if matches!(found.to_lowercase().as_str(), "select" | "from" | "where") {
+        problem.help(ONLY_VALUE);
+    } else if keyword {
         problem.help(format!("a field whose name is a word of SQL stands in double quotes: `\"{found}\"`"));
     }
+}
+
+/// The library's expectation in our words.
+fn expectation(text: &str) -> String {
+    if text.contains(" after IS") {
+        return "`null` or `not null`".to_owned();
+    }
+    let plain = text.bytes().any(|b| b.is_ascii_lowercase());
+    if plain { text.to_owned() } else { format!("`{}`", text.to_lowercase()) }
 }
 
 fn leftover(token: &Token, span: &Span, problems: &mut Problems) {
@@ -113,7 +135,7 @@ fn lower_first(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-fn token_span(span: sqlparser::tokenizer::Span, literal: &Literal<'_>) -> Span {
+pub fn token_span(span: sqlparser::tokenizer::Span, literal: &Literal<'_>) -> Span {
     if span.start.line == 0 {
         return literal.span();
     }
@@ -121,14 +143,74 @@ fn token_span(span: sqlparser::tokenizer::Span, literal: &Literal<'_>) -> Span {
     literal.locate(start, literal.index_of(span.end.line, span.end.column))
 }
 
-/// Where a part of the tree stands in the file; the whole expression where the library does not know.
+/// Where a part of the tree stands in the file; the whole expression where that is not known.
 pub fn span_of(expr: &Expr, literal: &Literal<'_>) -> Span {
-    let mut expr = expr;
-    // The library walks a chain of operators by recursion; ours may be thousands long.
-    while let Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, .. } = expr {
-        expr = left;
+    match (edge(expr, Edge::Left), edge(expr, Edge::Right)) {
+        (Some(left), Some(right)) => token_span(left.union(&right), literal),
+        _ => literal.span(),
     }
-    token_span(expr.span(), literal)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Edge {
+    Left,
+    Right,
+}
+
+/// The outermost word on one side. The library's own way to a span is recursive, and a chain of operators may be thousands
+/// long; of a call or a `case` the first word stands for the whole.
+fn edge(expr: &Expr, edge: Edge) -> Option<sqlparser::tokenizer::Span> {
+    let mut expr = expr;
+    loop {
+        expr = match (expr, edge) {
+            (Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::Wildcard(_), _) => {
+                return Some(expr.span());
+            }
+            (Expr::Function(function), _) => return Some(function.name.span()),
+            (Expr::Case { case_token, .. }, _) => return Some(case_token.0.span),
+            (Expr::Interval(interval), _) => &interval.value,
+            (Expr::BinaryOp { left, .. }, Edge::Left) => left,
+            (Expr::BinaryOp { right, .. }, Edge::Right) => right,
+            (Expr::In { target: InTarget::List(items), .. }, Edge::Right) if !items.is_empty() => {
+                &items[items.len() - 1]
+            }
+            (Expr::Between { high, .. }, Edge::Right) => high,
+            (
+                Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } | Expr::SimilarTo { pattern, .. },
+                Edge::Right,
+            ) => pattern,
+            (Expr::Array(array), Edge::Left) => array.elem.first()?,
+            (Expr::Array(array), Edge::Right) => array.elem.last()?,
+            (Expr::Tuple(items), Edge::Left) => items.first()?,
+            (Expr::Tuple(items), Edge::Right) => items.last()?,
+            (Expr::CompoundFieldAccess { root, .. }, _) => root,
+            (
+                Expr::Nested(inner)
+                | Expr::UnaryOp { expr: inner, .. }
+                | Expr::IsNull(inner)
+                | Expr::IsNotNull(inner)
+                | Expr::IsTrue(inner)
+                | Expr::IsNotTrue(inner)
+                | Expr::IsFalse(inner)
+                | Expr::IsNotFalse(inner)
+                | Expr::In { expr: inner, .. }
+                | Expr::Between { expr: inner, .. }
+                | Expr::Like { expr: inner, .. }
+                | Expr::ILike { expr: inner, .. }
+                | Expr::SimilarTo { expr: inner, .. }
+                | Expr::Cast { expr: inner, .. }
+                | Expr::Extract { expr: inner, .. }
+                | Expr::Ceil { expr: inner, .. }
+                | Expr::Floor { expr: inner, .. }
+                | Expr::Position { expr: inner, .. }
+                | Expr::Substring { expr: inner, .. }
+                | Expr::Trim { expr: inner, .. }
+                | Expr::Collate { expr: inner, .. },
+                _,
+            ) => inner,
+            _ => return None,
+        };
+    }
 }
 
 /// Nesting of the tree, a chain of `and` or of `or` counted as one level.
@@ -147,8 +229,24 @@ fn depth(expr: &Expr) -> usize {
                 open.push((left, if chain { level } else { level + 1 }));
                 open.push((right, level + 1));
             }
-            Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } => open.push((inner, level + 1)),
-            // Everything else nests by recursion of the parser, which has its own limit.
+            Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } | Expr::IsNull(inner) | Expr::IsNotNull(inner) => {
+                open.push((inner, level + 1));
+            }
+            Expr::Between { expr, low, high, .. } => open.extend([expr, low, high].map(|inner| (&**inner, level + 1))),
+            Expr::Like { expr, pattern, .. } | Expr::ILike { expr, pattern, .. } => {
+                open.extend([expr, pattern].map(|inner| (&**inner, level + 1)));
+            }
+            Expr::In { expr, target: InTarget::List(items), .. } => {
+                open.push((expr, level + 1));
+                open.extend(items.iter().map(|item| (item, level + 1)));
+            }
+            Expr::Function(Function { args: FunctionArguments::List(list), .. }) => {
+                open.extend(list.args.iter().filter_map(|arg| match arg {
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(inner)) => Some((inner, level + 1)),
+                    _ => None,
+                }));
+            }
+            // The rest is refused at sight.
             _ => {}
         }
     }

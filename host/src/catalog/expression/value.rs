@@ -1,11 +1,11 @@
 //! The value of an expression: aggregates over fields, and arithmetic.
 
 use sqlparser::ast::{
-    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator,
-    Value,
+    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned,
+    UnaryOperator, Value,
 };
 
-use super::sql::{construct, is_double_quoted, name_of, operator_help, span_of};
+use super::sql::{construct, is_double_quoted, name_of, operator_help, span_of, token_span};
 use super::{Leaf, Reader};
 use crate::catalog::diagnostic::{Span, nearest, one_of};
 use crate::engine::arith::{Arith, Operator};
@@ -13,6 +13,8 @@ use crate::engine::plan::{FieldId, Slot};
 
 const AGGREGATES: [&str; 6] = ["count", "sum", "avg", "min", "max", "uniq"];
 const LATER_AGGREGATES: [&str; 3] = ["quantile", "top", "funnel"];
+const SUPPORTED: &str =
+    "fields, literals, arithmetic, comparisons, `in`, `between`, `like`, `is null`, `and`, `or`, `not`";
 /// What other systems call them.
 const OTHER_NAMES: [(&str, &str); 12] = [
     ("average", "avg"),
@@ -57,10 +59,19 @@ impl Reader<'_, '_> {
         span_of(expr, self.literal)
     }
 
+    /// Of a function's name alone.
+    fn name_span(&self, function: &Function) -> Span {
+        token_span(function.name.span(), self.literal)
+    }
+
     pub fn unsupported<T>(&mut self, expr: &Expr) -> Option<T> {
-        let span = self.span(expr);
         let (message, help) = construct(expr);
-        let problem = self.problems.add(&span, message);
+        let mut span = self.span(expr);
+        // The library knows where the argument stands, not the word before it.
+        if let Some(word) = message.strip_prefix('`').and_then(|rest| rest.split('`').next()) {
+            span = self.literal.extended(span, word);
+        }
+        let problem = self.problems.add(&span, message).expected(SUPPORTED);
         if let Some(help) = help {
             problem.help(help);
         }
@@ -69,7 +80,10 @@ impl Reader<'_, '_> {
 
     pub fn unsupported_operator<T>(&mut self, expr: &Expr, op: &BinaryOperator) -> Option<T> {
         let span = self.span(expr);
-        let problem = self.problems.add(&span, format!("the operator `{op}` is not supported in expressions"));
+        let problem = self
+            .problems
+            .add(&span, format!("the operator `{op}` is not supported in expressions"))
+            .expected("one of `+`, `-`, `*`, `/`, `%`, `=`, `<>`, `<`, `<=`, `>`, `>=`, `and`, `or`");
         if let Some(help) = operator_help(op) {
             problem.help(help);
         }
@@ -80,14 +94,14 @@ impl Reader<'_, '_> {
     pub fn join<L>(&mut self, expr: &Expr, op: Operator, left: Arith<L>, right: Arith<L>) -> Option<Arith<L>> {
         if matches!(op, Operator::Divide | Operator::Modulo) && matches!(right, Arith::Literal(0.0)) {
             let span = self.span(expr);
-            self.problems.add(&span, "a division by 0").help("its value is always null");
+            self.problems.add(&span, "a division by 0").expected("another divisor").help("its value is always null");
             return None;
         }
         if let (Arith::Literal(left), Arith::Literal(right)) = (&left, &right) {
             let folded = op.apply(*left, *right);
             if folded.is_none() {
                 let span = self.span(expr);
-                self.problems.add(&span, "the number is too large");
+                self.problems.add(&span, "the number is too large").expected("a finite number");
             }
             return folded.map(Arith::Literal);
         }
@@ -125,7 +139,7 @@ impl Reader<'_, '_> {
                 }
                 None => self.unsupported_operator(expr, op),
             },
-            Expr::Function(function) => self.aggregate(expr, function),
+            Expr::Function(function) => self.aggregate(function),
             Expr::In { .. }
             | Expr::Between { .. }
             | Expr::Like { .. }
@@ -160,9 +174,7 @@ impl Reader<'_, '_> {
         if let [single] = path
             && AGGREGATES.contains(&single.to_lowercase().as_str())
         {
-            self.problems
-                .add(&span, format!("`{name}` without brackets"))
-                .help(format!("an aggregate is called: `{name}(…)`"));
+            self.problems.add(&span, format!("`{name}` without brackets")).expected(format!("`{name}(…)`"));
             return None;
         }
         let metrics = &self.scope.metrics;
@@ -170,15 +182,19 @@ impl Reader<'_, '_> {
             nearest(&name, metrics.keys().map(String::as_str)).map(|near| format!("did you mean the metric `{near}`?"));
         self.problems
             .add(&span, format!("`{name}` is neither an aggregate nor a metric"))
+            .expected("an aggregate over fields, or the name of a metric")
             .help(near.unwrap_or_else(|| format!("a field stands inside an aggregate: `sum({name})`")));
         None
     }
 
-    fn aggregate(&mut self, expr: &Expr, function: &Function) -> Option<Arith<Leaf>> {
-        let span = self.span(expr);
+    fn aggregate(&mut self, function: &Function) -> Option<Arith<Leaf>> {
+        let span = self.name_span(function);
         let name = function.name.to_string().to_lowercase();
         if LATER_AGGREGATES.contains(&name.as_str()) {
-            self.problems.add(&span, format!("`{name}` is not supported yet")).help("it comes in a later version");
+            self.problems
+                .add(&span, format!("`{name}` is not supported yet"))
+                .expected(one_of(AGGREGATES))
+                .help("it comes in a later version");
             return None;
         }
         if !AGGREGATES.contains(&name.as_str()) {
@@ -195,6 +211,13 @@ impl Reader<'_, '_> {
         let argument = match (&args[..], name.as_str()) {
             ([] | [FunctionArgExpr::Wildcard], "count") => return Some(self.slot(Slot::Count)),
             ([FunctionArgExpr::Expr(argument)], _) => argument,
+            ([FunctionArgExpr::Wildcard], _) => {
+                self.problems
+                    .add(&span, format!("`{name}` of `*`"))
+                    .expected("a field")
+                    .help("`*` stands only in `count(*)`");
+                return None;
+            }
             _ => {
                 let expected = match name.as_str() {
                     "count" => "`count()`, `count(*)` or `count(field)`".to_owned(),
@@ -212,7 +235,10 @@ impl Reader<'_, '_> {
     /// The arguments of a plain call: no `distinct`, no `filter`, no `over`.
     fn arguments<'f>(&mut self, span: &Span, name: &str, function: &'f Function) -> Option<Vec<&'f FunctionArgExpr>> {
         let mut refuse = |message: String, help: &str| {
-            self.problems.add(span, message).help(help);
+            // `DISTINCT`, `FILTER` and their like stand behind the name.
+            let word = message.strip_prefix('`').and_then(|rest| rest.split('`').next()).unwrap_or_default();
+            let span = self.literal.word_after(span, word).unwrap_or_else(|| span.clone());
+            self.problems.add(&span, message).expected(format!("`{name}(…)` over fields")).help(help);
             None
         };
         if function.over.is_some() {
@@ -338,6 +364,7 @@ impl Reader<'_, '_> {
                 let span = self.span(expr);
                 self.problems
                     .add(&span, format!("the aggregate `{}` inside another", function.name))
+                    .expected("fields, numbers and arithmetic")
                     .help("make it a metric of its own and combine the two by name");
                 None
             }
