@@ -32,6 +32,7 @@ export const checks = [
       const estimate = await page.card("active_users").locator(".card-number").textContent();
       assert(estimate.startsWith("~"), `an estimate without its tilde: ${estimate}`);
     },
+    "data",
   ],
   [
     "numbers are live",
@@ -97,13 +98,19 @@ export const checks = [
     },
   ],
   [
-    "a split shows series, a click isolates one",
+    "a split shows the largest series",
     async ({ page }) => {
       await page.p.locator(".split select").selectOption("country");
       await page.wait("several series", async () => (await page.legend("events")).length > 3);
       assert(page.search() === "?by=country", page.search());
       const shown = await page.legend("events");
       assert(shown.length <= 8, `more than eight series: ${shown}`);
+    },
+    "split",
+  ],
+  [
+    "a click in the legend isolates one",
+    async ({ page }) => {
       const first = page.p.locator("#chart-events .legend button").first();
       await first.click();
       await page.wait("one is pressed", async () => (await first.getAttribute("aria-pressed")) === "true");

@@ -58,7 +58,7 @@ async function shoot(page, name) {
   await page.p.setViewportSize(WIDE);
 }
 
-async function run(list, hostFlags, shots = null) {
+async function run(list, hostFlags) {
   const host = await Host.create(flags.binary, hostFlags);
   const context = await browser.newContext({ viewport: WIDE, colorScheme: "light", timezoneId: "Europe/Berlin" });
   try {
@@ -78,7 +78,6 @@ async function run(list, hostFlags, shots = null) {
         await page.p.screenshot({ path: join(flags.out, `failed-${failed}.png`) }).catch(() => {});
       }
     }
-    if (shots) await shots(page);
   } catch (e) {
     failed++;
     console.log(`FAILED  the host: ${e.message}`);
@@ -88,12 +87,7 @@ async function run(list, hostFlags, shots = null) {
   }
 }
 
-await run(checks, ["--demo", flags.rate], async (page) => {
-  await shoot(page, "data");
-  await page.open("/?by=country");
-  await page.wait("several series", async () => (await page.legend("events")).length > 3);
-  await shoot(page, "split");
-});
+await run(checks, ["--demo", flags.rate]);
 await run(emptyChecks, []);
 await run(keyChecks, ["--read-key", "read-me", "--write-key", "write-me"]);
 await browser.close();
