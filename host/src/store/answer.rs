@@ -1,8 +1,10 @@
 //! Adding cells up to the series that a reader asked for. Knows combinations, labels and steps; not where cells come from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::cells::{Cells, Column, Pane, merge_shared};
 use super::table::{ANY, Combinations};

@@ -1,12 +1,14 @@
 //! The stored form of a pane: all cells of one metric at one minute or hour, complete in itself. Encoding 1, frozen.
 //!
-//! Byte 0 is the version (1), then the body's length as `u32`, then the body as one zstd frame. All numbers little endian.
-//! Columns of numbers are byte-shuffled: all first bytes, then all second bytes, …
+//! Byte 0 is the version (1). Two parts follow, each: its length as `u32`, its compressed length as `u32`, one zstd frame.
+//! Who wants margins only does not touch the second. All numbers are little endian. Columns of numbers are byte-shuffled: all
+//! first bytes, then all second bytes, …
 //!
 //! ```text
-//! body     u8 dimensions, u8 slots, a u8 kind for each slot (the numbers of `StateKind`)
+//! part 1   u8 dimensions, u8 slots, a u8 kind for each slot (the numbers of `StateKind`)
 //!          for each dimension its values: u32 count; u32 length and UTF-8 bytes for each
-//!          two sections: full combinations, margins
+//!          the section of margins
+//! part 2   the section of full combinations
 //! section  u32 rows; for each dimension a u32 a row (index of the value; u32::MAX: any); for each slot
 //!          counts as u64, sums, minima, maxima as f64, or sketches in their encoding 1, one behind the other
 //! ```
@@ -22,8 +24,8 @@ use crate::engine::sketch::Sketch;
 
 const VERSION: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
-/// A longer body is taken for damage.
-const BODY_BYTES_MAX: usize = 1 << 30;
+/// A longer part is taken for damage.
+const PART_BYTES_MAX: usize = 1 << 30;
 
 /// What the numbers in a pane mean.
 #[derive(Clone, Copy)]
@@ -45,9 +47,17 @@ pub struct Decoded {
     pub pane: Pane,
 }
 
+/// What is wanted of a stored pane; the rest stays empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    Full,
+    Margins,
+}
+
 pub fn encode(meaning: Meaning<'_>, pane: &Pane) -> Result<Vec<u8>, StoreError> {
-    let mut body = vec![meaning.texts.len() as u8, meaning.kinds.len() as u8];
-    body.extend(meaning.kinds.iter().map(|&kind| kind as u8));
+    let mut head = vec![meaning.texts.len() as u8, meaning.kinds.len() as u8];
+    head.extend(meaning.kinds.iter().map(|&kind| kind as u8));
     // Of every dimension only the values that occur, in the order in which they do.
     let mut codes: Vec<HashMap<u32, u32>> = vec![HashMap::new(); meaning.texts.len()];
     let mut code_of = |dimension: usize, value: u32| {
@@ -57,33 +67,42 @@ pub fn encode(meaning: Meaning<'_>, pane: &Pane) -> Result<Vec<u8>, StoreError> 
         let next = codes[dimension].len() as u32;
         *codes[dimension].entry(value).or_insert(next)
     };
-    let sections = [(&pane.full, meaning.full), (&pane.margins, meaning.margins)];
-    let coded = sections.map(|(cells, combinations)| {
-        let column = |dimension: usize| {
+    let mut coded = |cells: &Cells, combinations: &Combinations| {
+        let mut column = |dimension: usize| {
             let values = cells.rows.iter().map(|&row| combinations.get(row)[dimension]);
             values.map(|value| code_of(dimension, value)).collect::<Vec<u32>>()
         };
-        (0..meaning.texts.len()).map(column).collect::<Vec<_>>()
-    });
+        (0..meaning.texts.len()).map(&mut column).collect::<Vec<_>>()
+    };
+    let full_codes = coded(&pane.full, meaning.full);
+    let margin_codes = coded(&pane.margins, meaning.margins);
     for (codes, texts) in codes.iter().zip(meaning.texts) {
         let mut values: Vec<(u32, u32)> = codes.iter().map(|(&value, &code)| (code, value)).collect();
         values.sort_unstable();
-        put_u32(&mut body, values.len());
+        put_u32(&mut head, values.len());
         for (_, value) in values {
             let text = &texts[value as usize];
-            put_u32(&mut body, text.len());
-            body.extend_from_slice(text.as_bytes());
+            put_u32(&mut head, text.len());
+            head.extend_from_slice(text.as_bytes());
         }
     }
-    for ((cells, _), columns) in sections.iter().zip(&coded) {
-        put_u32(&mut body, cells.rows.len());
-        columns.iter().for_each(|column| shuffle(&mut body, column.iter().map(|code| code.to_le_bytes())));
-        cells.columns.iter().for_each(|column| put_column(&mut body, column));
-    }
+    let mut full = Vec::new();
+    put_section(&mut head, &pane.margins, &margin_codes);
+    put_section(&mut full, &pane.full, &full_codes);
     let mut out = vec![VERSION];
-    put_u32(&mut out, body.len());
-    out.extend(zstd::bulk::compress(&body, ZSTD_LEVEL)?);
+    for part in [head, full] {
+        let compressed = zstd::bulk::compress(&part, ZSTD_LEVEL)?;
+        put_u32(&mut out, part.len());
+        put_u32(&mut out, compressed.len());
+        out.extend(compressed);
+    }
     Ok(out)
+}
+
+fn put_section(out: &mut Vec<u8>, cells: &Cells, codes: &[Vec<u32>]) {
+    put_u32(out, cells.rows.len());
+    codes.iter().for_each(|column| shuffle(out, column.iter().map(|code| code.to_le_bytes())));
+    cells.columns.iter().for_each(|column| put_column(out, column));
 }
 
 fn put_column(body: &mut Vec<u8>, column: &Column) {
@@ -111,18 +130,37 @@ fn shuffle<const N: usize>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Ite
 }
 
 /// Never panics, whatever the bytes.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, StoreError> {
-    let (&version, rest) = bytes.split_first().ok_or_else(|| corrupt("it is empty"))?;
+pub fn decode(bytes: &[u8], wanted: Wanted) -> Result<Decoded, StoreError> {
+    let (&version, mut rest) = bytes.split_first().ok_or_else(|| corrupt("it is empty"))?;
     if version != VERSION {
         return Err(corrupt("its version is not known"));
     }
-    let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("it is cut off"))?;
-    let len = u32::from_le_bytes(*len) as usize;
-    if len > BODY_BYTES_MAX {
+    let malformed = || corrupt("it is not well formed");
+    let head = part(&mut rest)?;
+    let mut head = Reader(&head);
+    let (kinds, texts) = head.meaning().ok_or_else(malformed)?;
+    let section = |reader: &mut Reader<'_>, margins| {
+        reader.section(&texts, &kinds, margins).filter(|_| reader.0.is_empty()).ok_or_else(malformed)
+    };
+    let nothing = || (Combinations::new(texts.len()), Cells::new(&kinds));
+    let (margins, margin_cells) = if wanted == Wanted::Full { nothing() } else { section(&mut head, true)? };
+    let (full, full_cells) =
+        if wanted == Wanted::Margins { nothing() } else { section(&mut Reader(&part(&mut rest)?), false)? };
+    let pane = Pane { full: full_cells, margins: margin_cells };
+    Ok(Decoded { kinds, texts, full, margins, pane })
+}
+
+/// Takes a part off the front and decompresses it.
+fn part(bytes: &mut &[u8]) -> Result<Vec<u8>, StoreError> {
+    let mut reader = Reader(bytes);
+    let lengths = reader.u32().zip(reader.u32()).ok_or_else(|| corrupt("it is cut off"))?;
+    let compressed = reader.take(lengths.1 as usize).ok_or_else(|| corrupt("it is cut off"))?;
+    *bytes = reader.0;
+    if lengths.0 as usize > PART_BYTES_MAX {
         return Err(corrupt("it is too long"));
     }
-    let body = zstd::bulk::decompress(rest, len).map_err(|_| corrupt("it does not decompress"))?;
-    Reader(&body).pane().ok_or_else(|| corrupt("its body is not well formed"))
+    let part = zstd::bulk::decompress(compressed, lengths.0 as usize);
+    part.map_err(|_| corrupt("it does not decompress"))
 }
 
 fn corrupt(what: &str) -> StoreError {
@@ -132,14 +170,11 @@ fn corrupt(what: &str) -> StoreError {
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
-    fn pane(&mut self) -> Option<Decoded> {
+    fn meaning(&mut self) -> Option<(Vec<StateKind>, Vec<Vec<Arc<str>>>)> {
         let (dimensions, slots) = (self.u8()?, self.u8()?);
         let kinds = (0..slots).map(|_| kind(self.u8()?)).collect::<Option<Vec<_>>>()?;
         let texts = (0..dimensions).map(|_| self.texts()).collect::<Option<Vec<_>>>()?;
-        let (full, full_cells) = self.section(&texts, &kinds, false)?;
-        let (margins, margin_cells) = self.section(&texts, &kinds, true)?;
-        let pane = Pane { full: full_cells, margins: margin_cells };
-        self.0.is_empty().then_some(Decoded { kinds, texts, full, margins, pane })
+        Some((kinds, texts))
     }
 
     fn texts(&mut self) -> Option<Vec<Arc<str>>> {
@@ -172,12 +207,7 @@ impl<'b> Reader<'b> {
             }
             columns.push(codes);
         }
-        let mut combinations = Combinations::new(texts.len());
-        let mut combination = vec![0; texts.len()];
-        for row in 0..rows {
-            combination.iter_mut().zip(&columns).for_each(|(value, column)| *value = column[row]);
-            combinations.push(&combination);
-        }
+        let combinations = Combinations::of_columns(&columns, rows);
         let columns = kinds.iter().map(|&kind| self.column(kind, rows)).collect::<Option<Vec<_>>>()?;
         Some((combinations, Cells { rows: (0..rows as u32).collect(), columns }))
     }

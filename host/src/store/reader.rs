@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::answer::{Answer, Step};
 use super::memory::{HotRead, MemoryStore};
-use super::pane::decode;
+use super::pane::{Wanted, decode};
 use super::{HistoryStore, HotStore, PaneRecord, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
@@ -45,7 +45,8 @@ impl JoinedReader {
 }
 
 fn add_record(request: &ReadRequest, record: &PaneRecord, answer: &mut Answer<'_>) -> Result<(), StoreError> {
-    let stored = decode(&record.bytes)?;
+    let wanted = if answer.from_margins() { Wanted::Margins } else { Wanted::Full };
+    let stored = decode(&record.bytes, wanted)?;
     if stored.kinds != request.kinds || stored.texts.len() != request.dimensions {
         return Err(StoreError::Corrupt(format!("metric {} is in history with another shape", record.fingerprint)));
     }

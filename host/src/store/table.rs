@@ -33,6 +33,16 @@ impl Combinations {
         &self.values[number as usize * self.width..][..self.width]
     }
 
+    /// From one list of values a dimension.
+    pub fn of_columns(columns: &[Vec<u32>], rows: usize) -> Self {
+        let mut values = vec![0; columns.len() * rows];
+        for (at, column) in columns.iter().enumerate() {
+            let places = values.iter_mut().skip(at).step_by(columns.len());
+            places.zip(column).for_each(|(place, value)| *place = *value);
+        }
+        Self { width: columns.len(), len: rows as u32, values }
+    }
+
     /// Without asking whether it is there already.
     pub fn push(&mut self, combination: &[u32]) -> u32 {
         assert_eq!(combination.len(), self.width);

@@ -11,11 +11,14 @@
 //! 56  user agent, then the payload
 //! ```
 
+use std::cell::RefCell;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crc32c::crc32c;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::engine::decode::PADDING_BYTES;
 use crate::ingest::{Client, RawBatch};
@@ -42,7 +45,7 @@ pub enum FrameError {
     #[error("a batch of {0} bytes is too large for the journal")]
     TooLarge(usize),
     #[error("compression failed: {0}")]
-    Compress(std::io::Error),
+    Compress(io::Error),
 }
 
 impl Frame {
@@ -55,7 +58,7 @@ impl Frame {
         let compressed = match &batch.zstd {
             Some(zstd) => Some(zstd.clone()),
             None if lines.len() < COMPRESS_BYTES_MIN => None,
-            None => Some(zstd::bulk::compress(lines, ZSTD_LEVEL).map_err(FrameError::Compress)?.into()),
+            None => Some(compress(lines).map_err(FrameError::Compress)?.into()),
         };
         let compressed: Option<Bytes> = compressed.filter(|zstd| zstd.len() < lines.len());
         let (flags, payload) = compressed.as_deref().map_or((0, lines), |zstd| (FLAG_ZSTD, zstd));
@@ -155,7 +158,7 @@ impl Header {
         let (agent, payload) = rest.split_at_checked(self.agent_len)?;
         let mut bytes = vec![0; self.lines_len + PADDING_BYTES];
         if self.flags & FLAG_ZSTD != 0 {
-            let written = zstd::bulk::decompress_to_buffer(payload, &mut bytes[..self.lines_len]).ok()?;
+            let written = decompress(payload, &mut bytes[..self.lines_len]).ok()?;
             if written != self.lines_len {
                 return None;
             }
@@ -174,6 +177,26 @@ impl Header {
         let client = Client { address, user_agent };
         Some(RawBatch { bytes, len: self.lines_len, zstd: None, arrival: self.arrival, client })
     }
+}
+
+// Contexts take a megabyte to set up: one a thread is kept.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(lines: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| match kept {
+        Some(compressor) => compressor.compress(lines),
+        none => none.insert(Compressor::new(ZSTD_LEVEL)?).compress(lines),
+    })
+}
+
+fn decompress(payload: &[u8], into: &mut [u8]) -> io::Result<usize> {
+    DECOMPRESSOR.with_borrow_mut(|kept| match kept {
+        Some(decompressor) => decompressor.decompress_to_buffer(payload, into),
+        none => none.insert(Decompressor::new()?).decompress_to_buffer(payload, into),
+    })
 }
 
 fn address_bytes(address: Option<IpAddr>) -> (u8, [u8; 16]) {

@@ -224,11 +224,27 @@ fn list(folder: &Path) -> io::Result<Vec<Segment>> {
         segments.push(Segment { first, bytes: reader.end(), newest });
     }
     segments.sort_unstable_by_key(|segment| segment.first);
-    // The first frame of the next one arrived right after its last.
     for at in 1..segments.len() {
-        segments[at - 1].newest = segments[at - 1].newest.max(segments[at].newest);
+        // The first frame of the next one arrived right after its last. An empty next one says nothing.
+        let following = match segments[at].newest {
+            Some(newest) => Some(newest),
+            None => newest_in(&segment::path(folder, segments[at - 1].first))?,
+        };
+        segments[at - 1].newest = segments[at - 1].newest.max(following);
     }
     Ok(segments)
+}
+
+fn newest_in(path: &Path) -> io::Result<Option<Millis>> {
+    let mut reader = SegmentReader::open(path, None)?;
+    let mut newest = None;
+    loop {
+        match reader.next(|_| true)? {
+            Found::Frame(header) => newest = newest.max(Some(header.arrival)),
+            Found::Damage if reader.skip_damage()? => {}
+            Found::Damage | Found::End => return Ok(newest),
+        }
+    }
 }
 
 /// Reads the last segment through, cuts off what is torn at its end, and says which number comes next.

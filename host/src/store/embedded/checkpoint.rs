@@ -28,9 +28,10 @@ pub struct Checkpoint {
 }
 
 impl Embedded {
-    /// Writes what changed since the last one, with the positions it covers. `durable` makes the log durable: it is
-    /// called when the positions are known and before they are written. Minutes that were closed, and corrections of closed ones, go to history first: should the
-    /// host die in between, the same deltas are applied again and replace them with a higher version.
+    /// Writes what changed since the last one, with the positions it covers. `durable` makes the log durable: it is called
+    /// when the positions are known and before anything is written. Minutes that were closed, and corrections of closed ones,
+    /// go to history first: should the host die in between, the same events are applied again and replace them with a higher
+    /// version.
     pub fn checkpoint(
         &self,
         memory: &MemoryStore,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{Embedded, engine};
 use crate::engine::plan::Fingerprint;
 use crate::store::memory::{Head, MemoryStore, Restore, StoredDay};
-use crate::store::pane::decode;
+use crate::store::pane::{Wanted, decode};
 use crate::store::{HistoryStore, Seq, StoreError};
 use crate::time::Minute;
 
@@ -48,7 +48,7 @@ fn restore_entry(restore: &mut Restore, kind: u8, key: &[u8], value: &[u8]) -> R
             let (fingerprint, minute) = fingerprint(key)?;
             let (seq, bytes) = value.split_first_chunk().ok_or_else(cut_off)?;
             let (minute, seq) = (Minute(number(minute)?), u64::from_le_bytes(*seq));
-            return restore.pane(fingerprint, minute, seq, decode(bytes)?);
+            return restore.pane(fingerprint, minute, seq, decode(bytes, Wanted::All)?);
         }
         _ => {
             let (day, name) = key.split_at_checked(4).ok_or_else(cut_off)?;
@@ -71,7 +71,7 @@ fn stored_day(value: &[u8]) -> Result<StoredDay, StoreError> {
         kept: u32::from_le_bytes(*kept),
         firsts: u32::from_le_bytes(*firsts),
         over: u64::from_le_bytes(*over),
-        combinations: decode(rest)?,
+        combinations: decode(rest, Wanted::All)?,
     })
 }
 

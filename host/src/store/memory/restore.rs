@@ -10,7 +10,7 @@ use super::{MemoryStore, apply};
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::store::cells::{Cells, Pane};
-use crate::store::pane::{Decoded, decode};
+use crate::store::pane::{Decoded, Wanted, decode};
 use crate::store::table::{ANY, Combinations, OTHER};
 use crate::store::{HistoryStore, PaneRecord, Resolution, Seq, StoreError};
 use crate::time::Minute;
@@ -203,7 +203,7 @@ pub fn read_back(state: &State, history: &dyn HistoryStore, delta: &Delta) -> Re
             // Its minutes are past retention: the hour stands in for them, as if all of it had happened in its first minute.
             records = history.read(fingerprint, Resolution::Hour, span)?;
         }
-        let decode = |record: PaneRecord| Ok((record.start, record.version, decode(&record.bytes)?));
+        let decode = |record: PaneRecord| Ok((record.start, record.version, decode(&record.bytes, Wanted::All)?));
         let panes = records.into_iter().map(decode).collect::<Result<_, StoreError>>()?;
         Ok(ReadBack { fingerprint, hour, panes })
     };

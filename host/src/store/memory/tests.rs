@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::engine::plan::Plan;
-use crate::store::pane::decode;
+use crate::store::pane::{Wanted, decode};
 use crate::store::suite::{self, Approximate, Event, Model};
 use crate::store::{OTHER, Resolution};
 
@@ -143,26 +143,48 @@ fn a_damaged_pane_is_an_error_and_never_a_panic() {
     store.apply(suite::delta(&plan, &Model::default(), &events)).unwrap();
     for pane in &store.snapshot().panes {
         let bytes = pane.encode().unwrap();
-        let decoded = decode(&bytes).unwrap();
+        let decoded = decode(&bytes, Wanted::All).unwrap();
         assert_eq!(
             (decoded.full.len(), decoded.margins.len()),
             (pane.pane.full.rows.len(), pane.pane.margins.rows.len())
         );
-        for cut in 0..bytes.len() {
-            assert!(decode(&bytes[..cut]).is_err());
+        for (wanted, full, margins) in [(Wanted::Full, true, false), (Wanted::Margins, false, true)] {
+            let part = decode(&bytes, wanted).unwrap();
+            assert_eq!(part.full == decoded.full && part.pane.full == decoded.pane.full, full);
+            let same = part.margins == decoded.margins && part.pane.margins == decoded.pane.margins;
+            assert!(same == margins || decoded.margins.len() == 0);
         }
-        // Damage behind the compression's own checks: another body under a right header.
-        let body = zstd::bulk::decompress(&bytes[5..], 1 << 20).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut], Wanted::All).is_err());
+        }
+        // Damage behind the compression's own checks: other parts under right lengths.
+        let parts = parts(&bytes);
         for _ in 0..3_000 {
-            let mut damaged = body.clone();
+            let mut damaged = parts.clone();
             for _ in 0..random.random_range(1..4) {
-                let at = random.random_range(0..damaged.len());
-                damaged[at] = if random.random_bool(0.5) { random.random() } else { 0xff };
+                let part = &mut damaged[random.random_range(0..2)];
+                let at = random.random_range(0..part.len());
+                part[at] = if random.random_bool(0.5) { random.random() } else { 0xff };
             }
             let mut bytes = vec![1];
-            bytes.extend_from_slice(&(damaged.len() as u32).to_le_bytes());
-            bytes.extend(zstd::bulk::compress(&damaged, 1).unwrap());
-            let _ = decode(&bytes);
+            for part in damaged {
+                let compressed = zstd::bulk::compress(&part, 1).unwrap();
+                bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                bytes.extend_from_slice(&(compressed.len() as u32).to_le_bytes());
+                bytes.extend(compressed);
+            }
+            let _ = decode(&bytes, Wanted::All);
         }
     }
+}
+
+fn parts(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = &bytes[1..];
+    let mut next = || {
+        let compressed = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+        let part = zstd::bulk::decompress(&rest[8..8 + compressed], 1 << 20).unwrap();
+        rest = &rest[8 + compressed..];
+        part
+    };
+    vec![next(), next()]
 }
