@@ -63,7 +63,7 @@ impl<'r> Answer<'r> {
     }
 
     /// Margins have what is asked: nothing or one of several dimensions is selected.
-    pub fn from_margins(&self) -> bool {
+    pub fn reads_margins(&self) -> bool {
         let selected = self.selected.iter().filter(|&&selected| selected).count();
         self.request.margins
             && self.request.dimensions > 0
@@ -71,7 +71,7 @@ impl<'r> Answer<'r> {
     }
 
     pub fn cells<'p>(&self, pane: &'p Pane) -> &'p Cells {
-        if self.from_margins() { &pane.margins } else { &pane.full }
+        if self.reads_margins() { &pane.margins } else { &pane.full }
     }
 
     /// The step that a minute belongs to.
@@ -94,7 +94,7 @@ impl<'r> Answer<'r> {
             numbers: texts.iter().map(|texts| vec![NONE; texts.len()]).collect(),
             texts,
         };
-        let margins = self.from_margins();
+        let margins = self.reads_margins();
         let mut key = Vec::with_capacity(self.request.by.len());
         let series_of = |number| {
             let combination = combinations.get(number);

@@ -37,11 +37,14 @@ pub struct Meaning<'m> {
     pub margins: &'m Combinations,
 }
 
+/// For each dimension its values.
+type Texts = Vec<Vec<Arc<str>>>;
+
 /// A pane with its meaning. Its combinations are numbered by row.
 #[derive(Debug, PartialEq)]
 pub struct Decoded {
     pub kinds: Vec<StateKind>,
-    pub texts: Vec<Vec<Arc<str>>>,
+    pub texts: Texts,
     pub full: Combinations,
     pub margins: Combinations,
     pub pane: Pane,
@@ -170,7 +173,7 @@ fn corrupt(what: &str) -> StoreError {
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
-    fn meaning(&mut self) -> Option<(Vec<StateKind>, Vec<Vec<Arc<str>>>)> {
+    fn meaning(&mut self) -> Option<(Vec<StateKind>, Texts)> {
         let (dimensions, slots) = (self.u8()?, self.u8()?);
         let kinds = (0..slots).map(|_| kind(self.u8()?)).collect::<Option<Vec<_>>>()?;
         let texts = (0..dimensions).map(|_| self.texts()).collect::<Option<Vec<_>>>()?;

@@ -45,14 +45,14 @@ impl JoinedReader {
 }
 
 fn add_record(request: &ReadRequest, record: &PaneRecord, answer: &mut Answer<'_>) -> Result<(), StoreError> {
-    let wanted = if answer.from_margins() { Wanted::Margins } else { Wanted::Full };
+    let wanted = if answer.reads_margins() { Wanted::Margins } else { Wanted::Full };
     let stored = decode(&record.bytes, wanted)?;
     if stored.kinds != request.kinds || stored.texts.len() != request.dimensions {
         return Err(StoreError::Corrupt(format!("metric {} is in history with another shape", record.fingerprint)));
     }
     let Some(step) = answer.step_of(record.start) else { return Ok(()) };
     let texts: Vec<&[Arc<str>]> = stored.texts.iter().map(Vec::as_slice).collect();
-    let combinations = if answer.from_margins() { &stored.margins } else { &stored.full };
+    let combinations = if answer.reads_margins() { &stored.margins } else { &stored.full };
     let map = answer.map(combinations, &texts);
     answer.add(&[Step { step, map: &map, cells: answer.cells(&stored.pane) }]);
     Ok(())

@@ -51,7 +51,7 @@ impl HotRead {
                 let Some(step) = answer.step_of(minute) else { continue };
                 let Some(day) = metric.days.get(&minute.day()) else { continue };
                 let map = *days.entry(minute.day()).or_insert_with(|| {
-                    let table = if answer.from_margins() { &day.margins } else { &day.full };
+                    let table = if answer.reads_margins() { &day.margins } else { &day.full };
                     self.maps.push(answer.map(table.combinations(), &texts));
                     self.maps.len() - 1
                 });

@@ -39,6 +39,9 @@ pub struct KeptValues {
     pub over: u64,
 }
 
+/// Values with their events.
+pub type Counted = Vec<(Arc<str>, u64)>;
+
 /// Something that is no longer in memory and is to be removed from the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dropped {
@@ -57,7 +60,7 @@ pub struct Snapshot {
     pub panes: Vec<PaneSnapshot>,
     pub hours: Vec<HourSnapshot>,
     pub kept_values: Vec<(Arc<str>, u32, KeptValues)>,
-    pub counts: Vec<(Arc<str>, u32, Vec<(Arc<str>, u64)>)>,
+    pub counts: Vec<(Arc<str>, u32, Counted)>,
     pub dropped: Vec<Dropped>,
     /// How many of the state's `dropped` were seen.
     dropped_seen: usize,
