@@ -73,5 +73,6 @@ else
 fi
 
 [ $not_run -gt 0 ] && echo "$not_run not run, see above"
-echo "$passed passed, $failed failed in $((SECONDS - started)) s"
+echo "took $((SECONDS - started)) s"
+echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
