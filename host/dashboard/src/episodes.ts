@@ -43,5 +43,5 @@ export function ongoing(episode: Episode, stepMs: number, nowMs: number): boolea
 
 /** Newest first; of equal times the one that is farther off. */
 export function newestFirst(episodes: Episode[]): Episode[] {
-  return episodes.sort((a, b) => b.to - a.to || distance(b.worst) - distance(a.worst));
+  return episodes.sort((a, b) => b.from - a.from || distance(b.worst) - distance(a.worst));
 }

@@ -1,4 +1,6 @@
-// The page's start.
+// The page's start. The way of a number: contract (shapes) ← api, live (HTTP, WebSocket) → feeds (who wants what) →
+// series (snapshot and deltas) → scale, format, palette (pure) → ui/ (charts, cards, lists). `app` wires it, `page` is what
+// all parts share, `view` is what is looked at and the URL.
 import "uplot/dist/uPlot.min.css";
 import "./style/tokens.css";
 import "./style/page.css";

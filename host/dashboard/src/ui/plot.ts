@@ -3,7 +3,7 @@ import uPlot from "uplot";
 import type { Anomaly, Expectation } from "../contract";
 import { tick, type Figure } from "../format";
 import type { Stroke } from "../palette";
-import { DAY, hourMinute, monthDay } from "../time";
+import { lonely, runs, timeLabel, valueRange } from "../scale";
 
 export interface PlotLine extends Stroke {
   name: string;
@@ -118,7 +118,7 @@ export class Plot {
         y: { range: (_u, low, high) => this.#rangeY(low, high) },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (u, at, _i, _space, incr) => at.map((t) => (fits(u, t) ? xLabel(t, incr) : null)) },
+        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (u, at, _i, _space, incr) => at.map((t) => (fits(u, t) ? timeLabel(t, incr) : null)) },
         {
           ...axis,
           grid: { stroke: this.#ink.grid, width: 1 },
@@ -164,7 +164,7 @@ export class Plot {
       ...(line.dashed ? { dash: [5, 3] } : {}),
       ...(alone && this.model.fromZero && line.band.length === 0 ? { fill: `${line.colour}12` } : {}),
       spanGaps: false,
-      points: { show: true, size: 4, width: 0, fill: line.colour, filter: lonely },
+      points: { show: true, size: 4, width: 0, fill: line.colour, filter: (u, i, show) => (show ? lonely(u.data[i]!) : null) },
     };
   }
 
@@ -185,20 +185,7 @@ export class Plot {
   }
 
   #rangeY(low: number | null, high: number | null): [number, number] {
-    if (this.#holdY && this.#yHeld) return this.#yHeld;
-    let min = low ?? 0;
-    let max = high ?? 0;
-    if (this.model.fromZero) {
-      min = Math.min(0, min);
-      max = max <= 0 && min === 0 ? 1 : max + (max - min) * 0.08;
-    } else {
-      const room = (max - min) * 0.12 || Math.abs(max) * 0.1 || 1;
-      const positive = min >= 0;
-      min -= room;
-      max += room;
-      if (positive && min < 0) min = 0;
-    }
-    this.#yHeld = [min, max];
+    if (!this.#holdY || !this.#yHeld) this.#yHeld = valueRange(low, high, this.model.fromZero);
     return this.#yHeld;
   }
 
@@ -226,7 +213,7 @@ export class Plot {
       const alone = this.model.lines.length === 1 && line.band.length > 0;
       const band = alone ? line.band : line.anomalies.map((a): Expectation => [a.t, a.expected, a.lower, a.upper]);
       ctx.fillStyle = line.colour + (alone ? BAND_ALPHA : ODD_BAND_ALPHA);
-      for (const run of runs(band, this.model)) this.#band(u, run);
+      for (const run of runs(band, this.model.window, this.model.stepMs)) this.#band(u, run);
     }
     ctx.strokeStyle = this.#ink.text;
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
@@ -296,36 +283,7 @@ function clip(u: uPlot, room = 0): void {
   u.ctx.clip();
 }
 
-/** Expectations of the drawn time that follow one another step by step. */
-function runs(band: Expectation[], { stepMs, window }: PlotModel): Expectation[][] {
-  const out: Expectation[][] = [];
-  for (const e of band) {
-    const [t, , lower, upper] = e;
-    if ((lower === null && upper === null) || t < window.from - stepMs || t > window.to + stepMs) continue;
-    const run = out.at(-1);
-    if (run && t - run.at(-1)![0] <= stepMs) run.push(e);
-    else out.push([e]);
-  }
-  return out;
-}
-
-/** A point between two gaps makes no line: it is drawn as a dot. */
-function lonely(u: uPlot, series: number, show: boolean): number[] | null {
-  if (!show) return null;
-  const column = u.data[series]!;
-  const out: number[] = [];
-  for (let i = 0; i < column.length; i++) {
-    const none = (v: number | null | undefined): boolean => v === null || v === undefined;
-    if (!none(column[i]) && none(column[i - 1]) && none(column[i + 1])) out.push(i);
-  }
-  return out;
-}
 
 function fits(u: uPlot, t: number): boolean {
   return u.valToPos(t, "x") + LABEL_HALF_PX <= u.bbox.width / devicePixelRatio + PADDING_RIGHT_PX;
-}
-
-function xLabel(t: number, incr: number): string {
-  const d = new Date(t);
-  return incr >= DAY || (d.getHours() === 0 && d.getMinutes() === 0) ? monthDay(t) : hourMinute(t);
 }
