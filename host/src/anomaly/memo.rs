@@ -9,8 +9,6 @@ use super::{Judged, Points};
 use crate::engine::extension::{Detector, Verdict};
 use crate::time::Millis;
 
-/// Points a plugin is asked about for one series in one answer, newest first; the rest is left for the next answer.
-const CALLS_MAX: usize = 2_000;
 /// Verdicts remembered for a series, and in all.
 const SERIES_VERDICTS_MAX: usize = 3_000;
 const VERDICTS_MAX: usize = 1_000_000;
@@ -33,12 +31,19 @@ type Key = (usize, Vec<Arc<str>>);
 type Verdicts = BTreeMap<Millis, (f64, Option<Verdict>)>;
 
 impl VerdictMemo {
-    pub(super) fn judge(&self, detector: &Arc<dyn Detector>, points: &Points, range: Range<usize>) -> Vec<Judged> {
+    /// Asks about at most `calls_max` points that are new, newest first; the rest is left for the next answer.
+    pub(super) fn judge(
+        &self,
+        detector: &Arc<dyn Detector>,
+        points: &Points,
+        range: Range<usize>,
+        calls_max: usize,
+    ) -> Vec<Judged> {
         let key = (Arc::as_ptr(detector).cast::<()>() as usize, points.labels.to_vec());
         let known = self.take(&key);
         let mut verdicts = known.unwrap_or_default();
         let before = verdicts.len();
-        let judged = judge_new(detector.as_ref(), points, range, &mut verdicts);
+        let judged = judge_new(detector.as_ref(), points, range, calls_max, &mut verdicts);
         while verdicts.len() > SERIES_VERDICTS_MAX {
             verdicts.pop_first();
         }
@@ -54,14 +59,23 @@ impl VerdictMemo {
     fn put(&self, key: Key, detector: Arc<dyn Detector>, verdicts: Verdicts, before: usize) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.verdicts = (remembered.verdicts + verdicts.len()).saturating_sub(before);
-        remembered.series.insert(key, (detector, verdicts));
-        if remembered.verdicts > VERDICTS_MAX {
-            *remembered = Remembered::default();
+        remembered.series.insert(key.clone(), (detector, verdicts));
+        while remembered.verdicts > VERDICTS_MAX {
+            // Any other: it is judged again when it is asked for again.
+            let Some(other) = remembered.series.keys().find(|other| **other != key).cloned() else { return };
+            let forgotten = remembered.series.remove(&other).map_or(0, |(_, verdicts)| verdicts.len());
+            remembered.verdicts = remembered.verdicts.saturating_sub(forgotten);
         }
     }
 }
 
-fn judge_new(detector: &dyn Detector, points: &Points, range: Range<usize>, verdicts: &mut Verdicts) -> Vec<Judged> {
+fn judge_new(
+    detector: &dyn Detector,
+    points: &Points,
+    range: Range<usize>,
+    calls_max: usize,
+    verdicts: &mut Verdicts,
+) -> Vec<Judged> {
     let all: Vec<(usize, f64)> = points.iter().collect();
     let lookback_steps = (detector.lookback_ms() / points.step_ms).max(0) as usize;
     let mut calls = 0;
@@ -71,7 +85,7 @@ fn judge_new(detector: &dyn Detector, points: &Points, range: Range<usize>, verd
         let t = points.time(step);
         let verdict = match verdicts.get(&t) {
             Some((known, verdict)) if known.to_bits() == value.to_bits() => *verdict,
-            _ if calls == CALLS_MAX => break,
+            _ if calls == calls_max => continue,
             _ => {
                 calls += 1;
                 let first = all[..at].partition_point(|(before, _)| before + lookback_steps < step);

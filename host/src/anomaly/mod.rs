@@ -46,12 +46,19 @@ impl Points<'_> {
     }
 }
 
-/// Verdicts on the points at `range` of the series' steps, ascending; points the rule says nothing about are left out.
-pub fn judge(rule: &RuleKind, points: &Points, range: Range<usize>, memo: &VerdictMemo) -> Vec<Judged> {
+/// Verdicts on the points at `range` of the series' steps, ascending; points the rule says nothing about are left out. A plugin
+/// is asked about at most `calls_max` points that it has not judged yet.
+pub fn judge(
+    rule: &RuleKind,
+    points: &Points,
+    range: Range<usize>,
+    memo: &VerdictMemo,
+    calls_max: usize,
+) -> Vec<Judged> {
     let mut judged = match rule {
         RuleKind::Zscore { threshold, baseline_ms } => zscore::judge(points, range, *threshold, *baseline_ms),
         RuleKind::Threshold { above, below } => judge_threshold(points, range, *above, *below),
-        RuleKind::Plugin { detector, .. } => memo.judge(detector, points, range),
+        RuleKind::Plugin { detector, .. } => memo.judge(detector, points, range, calls_max),
     };
     if points.grows {
         for judged in judged.iter_mut().filter(|judged| judged.step as usize >= points.closed) {
@@ -86,7 +93,7 @@ pub(crate) mod tests {
     }
 
     fn anomalous(rule: &RuleKind, points: &Points) -> Vec<u32> {
-        let judged = judge(rule, points, 0..usize::MAX, &VerdictMemo::default());
+        let judged = judge(rule, points, 0..usize::MAX, &VerdictMemo::default(), 9);
         judged.iter().filter(|judged| judged.verdict.anomalous).map(|judged| judged.step).collect()
     }
 
@@ -139,9 +146,10 @@ pub(crate) mod tests {
         let before = Arc::new(Before(AtomicUsize::new(0)));
         let rule = RuleKind::Plugin { plugin: "before".into(), detector: before.clone() };
         let memo = VerdictMemo::default();
+        let calls_max = std::cell::Cell::new(9);
         let steps = [0, 1, 2, 4, 8];
         let ask = |values: &[f64], closed| {
-            let judged = judge(&rule, &points(&steps, values, closed, true), 1..9, &memo);
+            let judged = judge(&rule, &points(&steps, values, closed, true), 1..9, &memo, calls_max.get());
             let verdicts: Vec<_> = judged.iter().map(|judged| (judged.step, judged.verdict.anomalous)).collect();
             (verdicts, before.0.swap(0, Ordering::Relaxed))
         };
@@ -149,6 +157,12 @@ pub(crate) mod tests {
         assert_eq!(ask(&[1.0, 1.0, 2.0, 2.0, 3.0], 9), (vec![(1, false), (2, true), (4, false)], 4));
         assert_eq!(ask(&[1.0, 1.0, 2.0, 2.0, 3.0], 9), (vec![(1, false), (2, true), (4, false)], 0));
         assert_eq!(ask(&[1.0, 1.0, 2.0, 7.0, 3.0], 9), (vec![(1, false), (2, true), (4, true)], 1));
+        // The newest first, the rest later; what is known stays.
+        calls_max.set(1);
+        assert_eq!(ask(&[1.0, 5.0, 6.0, 7.0, 3.0], 9), (vec![(2, true), (4, true)], 1));
+        assert_eq!(ask(&[1.0, 5.0, 6.0, 7.0, 3.0], 9), (vec![(1, true), (2, true), (4, true)], 1));
+        calls_max.set(9);
+        assert_eq!(ask(&[1.0, 1.0, 2.0, 7.0, 3.0], 9), (vec![(1, false), (2, true), (4, true)], 2));
         // What is open and below is not judged yet.
         assert_eq!(ask(&[1.0, 1.0, 2.0, 1.0, 3.0], 4), (vec![(1, false), (2, true), (4, false)], 1));
     }
@@ -162,7 +176,7 @@ pub(crate) mod tests {
             steps.push(step as u32);
             kept.push(if step % 50 == 1 { f64::NAN } else { *value });
         }
-        let judged = judge(&rule, &points(&steps, &kept, 590, true), 100..600, &VerdictMemo::default());
+        let judged = judge(&rule, &points(&steps, &kept, 590, true), 100..600, &VerdictMemo::default(), 9);
         let mut expected_count = 0;
         for (&step, &value) in steps.iter().zip(&kept).filter(|(step, value)| **step >= 100 && !value.is_nan()) {
             let before =
@@ -189,7 +203,7 @@ pub(crate) mod tests {
         let rule = RuleKind::Zscore { threshold: 2.0, baseline_ms: 24 * HOUR_MS };
         let steps: Vec<u32> = (0..200).collect();
         let judged_from = |values: &[f64]| {
-            let judged = judge(&rule, &points(&steps, values, 200, true), 0..200, &VerdictMemo::default());
+            let judged = judge(&rule, &points(&steps, values, 200, true), 0..200, &VerdictMemo::default(), 9);
             judged.first().map(|judged| judged.step)
         };
         let wave: Vec<f64> = (0..200).map(|n| f64::from(n % 2)).collect();

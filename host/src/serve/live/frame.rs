@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::topic::Model;
 use crate::anomaly::Judged;
 use crate::catalog::definitions::{Active, Outcome};
-use crate::serve::query::answer::{comma, json as write_json, key, number, write_anomaly, write_labels, write_series};
+use crate::serve::query::answer::{
+    comma, json as write_json, key, number, write_anomaly, write_band, write_labels, write_series,
+};
 use crate::serve::query::combine::Series;
 use crate::serve::query::leaf::Grid;
 use crate::time::Millis;
@@ -87,10 +89,7 @@ impl DeltaWriter {
 
     pub fn band(&mut self, index: usize, t: Millis, judged: &Judged) {
         begin(&mut self.band, index, t);
-        for value in [judged.verdict.expected, judged.verdict.lower, judged.verdict.upper] {
-            self.band.push(b',');
-            number(&mut self.band, value);
-        }
+        write_band(&mut self.band, judged);
         self.band.push(b']');
     }
 
@@ -115,7 +114,7 @@ impl DeltaWriter {
     /// The bodies to send, the delta first; none where nothing changed. `closed`: a point that was shown has become final.
     pub fn finish(self, prev: u64, seq: u64, provisional_from: Option<Millis>, closed: bool) -> Vec<Body> {
         let mut bodies = Vec::new();
-        if closed || !self.points.is_empty() || !self.new_series.is_empty() {
+        if closed || [&self.points, &self.new_series, &self.band].iter().any(|items| !items.is_empty()) {
             let mut out = Vec::with_capacity(self.points.len() + self.band.len() + self.new_series.len() + 128);
             key(&mut out, "prev");
             write_json(&mut out, &prev);

@@ -288,18 +288,13 @@ fn write_changes(
     // A step of the new grid is so many more in the old one.
     let shift = (grid.from - old_span.grid.from) / grid.step_ms;
     let mut known = old.points.points().map(|(step, value)| (step as i64 - shift, value)).peekable();
-    let first_rule = new.rules.first().map_or(&[][..], |rule| rule.judged.as_slice());
     for (step, value) in new.points.points() {
         while known.next_if(|(before, _)| *before < step as i64).is_some() {}
         let same = known.peek().is_some_and(|(at, known)| *at == step as i64 && known.to_bits() == value.to_bits());
         if same {
             continue;
         }
-        let t = grid.time(step);
-        delta.point(index, t, value);
-        if let Ok(at) = first_rule.binary_search_by_key(&(step as u32), |judged| judged.step) {
-            delta.band(index, t, &first_rule[at]);
-        }
+        delta.point(index, grid.time(step), value);
     }
     for (number, rule) in new.rules.iter().enumerate() {
         let before = old.rules.get(number).map_or(&[][..], |rule| rule.judged.as_slice());
@@ -307,9 +302,13 @@ fn write_changes(
             let step = u32::try_from(step).ok()?;
             before.binary_search_by_key(&step, |judged| judged.step).ok().map(|at| &before[at])
         };
-        for judged in rule.judged.iter().filter(|judged| judged.verdict.anomalous) {
-            let known = find(i64::from(judged.step) + shift).filter(|known| known.verdict.anomalous);
-            if known.is_none_or(|known| known.value.to_bits() != judged.value.to_bits()) {
+        for judged in &rule.judged {
+            let known = find(i64::from(judged.step) + shift);
+            let known = known.filter(|known| known.value.to_bits() == judged.value.to_bits());
+            if known.is_none() && number == 0 {
+                delta.band(index, grid.time(judged.step as usize), judged);
+            }
+            if judged.verdict.anomalous && known.is_none_or(|known| !known.verdict.anomalous) {
                 delta.anomaly(by, &new.points, grid, judged, &rule.label, false);
             }
         }
@@ -319,7 +318,8 @@ fn write_changes(
                 continue;
             };
             let now = rule.judged.binary_search_by_key(&step, |judged| judged.step).ok().map(|at| rule.judged[at]);
-            if now.is_none_or(|now| !now.verdict.anomalous) {
+            let unasked = now.is_none() && rule.partial;
+            if !unasked && now.is_none_or(|now| !now.verdict.anomalous) {
                 let cleared = now.unwrap_or(Judged { step, ..*known });
                 delta.anomaly(by, &new.points, grid, &cleared, &rule.label, true);
             }

@@ -97,13 +97,21 @@ fn write_judgements(out: &mut Vec<u8>, grid: Grid, series: &JudgedSeries) {
             comma(out, at);
             out.push(b'[');
             json(out, &grid.time(judged.step as usize));
-            for value in [judged.verdict.expected, judged.verdict.lower, judged.verdict.upper] {
-                out.push(b',');
-                number(out, value);
-            }
+            write_band(out, judged);
             out.push(b']');
         }
         out.push(b']');
+    }
+}
+
+/// `,expected,lower,upper`, to seven digits: they are for drawing.
+pub fn write_band(out: &mut Vec<u8>, judged: &Judged) {
+    for value in [judged.verdict.expected, judged.verdict.lower, judged.verdict.upper] {
+        out.push(b',');
+        match value as f32 {
+            short if short.is_finite() && short.fract() != 0.0 => json(out, &short),
+            _ => number(out, value.round()),
+        }
     }
 }
 

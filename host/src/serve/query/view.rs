@@ -6,7 +6,7 @@ use super::bind::{Bound, Subject};
 use super::combine::{Empty, POINTS_MAX, Progress, Series, combine};
 use super::leaf::{Grid, LeafAnswer, MINUTES_KEPT_MS};
 use crate::anomaly::{Judged, Points, VerdictMemo, judge};
-use crate::catalog::definitions::{Active, AnomalyRule};
+use crate::catalog::definitions::{Active, AnomalyRule, RuleKind};
 use crate::time::{HOUR_MS, MINUTE_MS, Millis};
 use crate::web::ApiError;
 
@@ -14,6 +14,10 @@ use crate::web::ApiError;
 pub const JUDGED_STEP_MS: Millis = MINUTE_MS;
 /// So much more than the rule looks back is read, so that a quiet series is known to have begun earlier.
 const LOOKBACK_MARGIN_MS: Millis = HOUR_MS;
+
+/// Points a plugin is asked about in one answer, newest first, shared by its series; and at least for each of them.
+const PLUGIN_CALLS_MAX: usize = 4_000;
+const PLUGIN_CALLS_MIN: usize = 20;
 
 /// A range of steps of a grid that begins earlier where rules look back.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +45,8 @@ pub struct JudgedSeries {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleJudgement {
     pub label: String,
+    /// A point without a verdict may only not have been asked about yet.
+    pub partial: bool,
     pub judged: Vec<Judged>,
 }
 
@@ -89,9 +95,10 @@ pub fn view(
         // Before the range a series may have begun earlier than in it: judged as it is with its past.
         let past = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Filled, usize::MAX)?;
         let mut past = past.iter();
+        let calls_max = (PLUGIN_CALLS_MAX / series.len().max(1)).clamp(PLUGIN_CALLS_MIN, PLUGIN_CALLS_MAX / 2);
         for series in &mut series {
             let whole = past.find(|whole| whole.labels == series.points.labels).unwrap_or(&series.points);
-            series.rules = judgements(bound, whole, &span, progress, rules, memo);
+            series.rules = judgements(bound, whole, &span, progress, rules, memo, calls_max);
         }
     }
     Ok(View { by: bound.by.clone(), span, progress, seq, series })
@@ -104,6 +111,7 @@ fn judgements(
     progress: Progress,
     rules: &[AnomalyRule],
     memo: &VerdictMemo,
+    calls_max: usize,
 ) -> Vec<RuleJudgement> {
     let grid = span.grid;
     let points = Points {
@@ -117,7 +125,8 @@ fn judgements(
     };
     let judgement = |rule: &AnomalyRule| RuleJudgement {
         label: rule.kind.label().to_owned(),
-        judged: judge(&rule.kind, &points, span.range.clone(), memo),
+        partial: matches!(rule.kind, RuleKind::Plugin { .. }),
+        judged: judge(&rule.kind, &points, span.range.clone(), memo, calls_max),
     };
     rules.iter().map(judgement).collect()
 }
