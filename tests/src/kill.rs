@@ -67,7 +67,8 @@ pub fn trials() -> Vec<Trial> {
 
 fn folder_of_rounds(seed: u64, with_ids: bool) -> Result<()> {
     let rng = &mut SmallRng::seed_from_u64(seed);
-    let home = Home::new(DEFINITIONS)?;
+    // A checkpoint every few ticks, so that the host also dies in the midst of one.
+    let home = Home::new(DEFINITIONS)?.with_flags(&["--checkpoint", "150ms"]);
     // All in one hour of event time, so that a query of one step tells a batch's count.
     let hour = (host::now_ms() - 90 * 60_000) / 3_600_000 * 3_600_000;
     let mut batches: Vec<Batch> = Vec::new();

@@ -44,6 +44,9 @@ pub struct Arguments {
     /// How long after its end a minute closes.
     #[arg(long, default_value = "10s", env = "TIDEMARK_GRACE", value_parser = duration)]
     grace: Millis,
+    /// How often state goes to disk: tests want it more often.
+    #[arg(long, value_parser = duration, default_value = "10s", hide = true)]
+    checkpoint: Millis,
     /// Built-in traffic of a shop, in events per second (40 if not given).
     #[arg(long, env = "TIDEMARK_DEMO", num_args = 0..=1, default_missing_value = "40", value_name = "EVENTS_PER_S")]
     demo: Option<f64>,
@@ -142,6 +145,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         shards,
         tick_ms: tick,
         grace_ms: arguments.grace,
+        checkpoint_ms: arguments.checkpoint,
         event_bytes_max,
         queue_bytes_max: arguments.waiting_bytes_max,
         data_bytes_max: arguments.data_bytes_max,

@@ -40,6 +40,7 @@ pub struct HostSettings {
     pub shards: usize,
     pub tick_ms: Millis,
     pub grace_ms: Millis,
+    pub checkpoint_ms: Millis,
     pub event_bytes_max: usize,
     pub queue_bytes_max: usize,
     pub data_bytes_max: u64,
@@ -108,6 +109,7 @@ impl Host {
             active: active.clone(),
             telemetry: telemetry.clone(),
             grace_ms: settings.grace_ms,
+            checkpoint_ms: settings.checkpoint_ms,
             // The demo's past is still to come.
             source_floor: Arc::new(AtomicI64::new(if settings.demo.is_some() { 0 } else { Millis::MAX })),
             visible: AtomicI64::new(0),

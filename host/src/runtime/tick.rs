@@ -16,7 +16,6 @@ use crate::store::{HistoryStore as _, HotStore, Position, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 
-const CHECKPOINT_EVERY_MS: Millis = 10_000;
 const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Retention of the journal and of history is looked at this often.
 const EXPIRE_EVERY_MS: Millis = MINUTE_MS;
@@ -29,6 +28,8 @@ pub struct Ticker {
     pub active: Arc<ArcSwap<Active>>,
     pub telemetry: Arc<Telemetry>,
     pub grace_ms: Millis,
+    /// State goes to disk this often, or when `CHECKPOINT_BYTES` of events were counted.
+    pub checkpoint_ms: Millis,
     /// A source that brings its own arrival times is no further than this (`Millis::MAX`: there is none).
     pub source_floor: Arc<AtomicI64>,
     /// Arrival up to which all is visible.
@@ -62,7 +63,7 @@ impl Ticker {
         if since.checkpoint_at == 0 {
             since.checkpoint_at = now;
         }
-        let due = now - since.checkpoint_at >= CHECKPOINT_EVERY_MS || since.bytes >= CHECKPOINT_BYTES;
+        let due = now - since.checkpoint_at >= self.checkpoint_ms || since.bytes >= CHECKPOINT_BYTES;
         if due {
             since.checkpoint_at = now;
             since.bytes = 0;
