@@ -1,5 +1,6 @@
 //! All tests that look at Tidemark from outside: one binary, one list. `cargo test -p tidemark-tests -- FILTER` runs a part of it.
 
+mod author;
 mod binary;
 mod dependencies;
 mod diagnostics;
@@ -16,7 +17,8 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let suites: [fn() -> Vec<Trial>; 7] = [
+    let suites: [fn() -> Vec<Trial>; 8] = [
+        author::trials,
         dependencies::trials,
         diagnostics::trials,
         hostile::trials,
