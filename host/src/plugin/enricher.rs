@@ -176,18 +176,19 @@ impl EnricherPlugin {
         Ok(())
     }
 
-    /// The plugin's own words say which of its settings it does not like.
     fn rejected(&self, message: String) -> PluginError {
         let message = one_line(message);
-        let about_files = message.contains("file") || self.request.files.iter().any(|file| message.contains(file));
-        let fault = match () {
-            () if message.contains("output") => Fault::Output,
-            () if message.contains("input") => Fault::Input,
-            () if about_files => Fault::Files,
-            () => Fault::Config,
-        };
+        let fault = at_fault(&message, &self.request.files);
         PluginError { fault, message: format!("{} rejects its settings: {message}", self.name), help: None }
     }
+}
+
+/// Which of its settings a plugin does not like: the one its message names first. The SDK begins with it.
+fn at_fault(message: &str, files: &[String]) -> Fault {
+    let words = [("output", Fault::Output), ("input", Fault::Input), ("config", Fault::Config), ("file", Fault::Files)];
+    let granted = files.iter().map(|file| (file.as_str(), Fault::Files));
+    let named = words.into_iter().chain(granted).filter_map(|(word, fault)| Some((message.find(word)?, fault)));
+    named.min_by_key(|&(at, _)| at).map_or(Fault::Config, |(_, fault)| fault)
 }
 
 impl Enricher for EnricherPlugin {
@@ -198,5 +199,24 @@ impl Enricher for EnricherPlugin {
         let began = Instant::now();
         let outcome = self.try_enrich(shard, rows, input);
         self.health.book(&self.name, rows.into(), began.elapsed(), outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_named_setting_is_at_fault() {
+        for (message, fault) in [
+            ("output: there is no \"devise\"", Fault::Output),
+            ("input: one field is needed, not 2", Fault::Input),
+            ("config: unknown field `unknwn`, expected `unknown` or `file`", Fault::Config),
+            ("`b.mmdb` is not among the files granted to this plugin (a.mmdb)", Fault::Files),
+            ("a.mmdb: the input ends too early", Fault::Files),
+            ("no", Fault::Config),
+        ] {
+            assert_eq!(at_fault(message, &["a.mmdb".into()]), fault, "{message}");
+        }
     }
 }
