@@ -36,12 +36,20 @@ async function newKey(): Promise<boolean> {
 }
 
 async function get<T>(path: string): Promise<T> {
-  for (;;) {
+  for (let refused = 0; ; ) {
     const used = key();
     const headers: Record<string, string> = used ? { authorization: `Bearer ${used}` } : {};
     const response = await fetch(path, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
-    // Another request may have brought a key meanwhile: then try that one before asking again.
-    if (response.status === 401 && (key() !== used || (await newKey()))) continue;
+    if (response.status === 401) {
+      // Another request may have brought a key meanwhile; and the first answer may be that of the page's preload, which
+      // went without a key. So ask only when the same key is refused again.
+      refused = key() === used ? refused + 1 : 0;
+      if (refused === 0 || (used !== null && refused === 1)) continue;
+      if (await newKey()) {
+        refused = 0;
+        continue;
+      }
+    }
     if (!response.ok) throw new ApiError(response.status, await reason(response));
     return (await response.json()) as T;
   }
