@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -24,6 +25,9 @@ use crate::web::{Access, ApiError, Keys, Network, Peer, bearer, client_address};
 
 /// A client that sends nothing for so long is given up.
 const BODY_IDLE: Duration = Duration::from_secs(30);
+/// What is refused is read and dropped up to here, before the answer.
+const DRAIN_BYTES_MAX: usize = 256 * 1024 * 1024;
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Bodies up to this size are decompressed where they are received, larger ones on a thread of their own.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 const USER_AGENT_BYTES_MAX: usize = 1_024;
@@ -57,17 +61,29 @@ pub fn router<I: Intake + 'static>(door: Arc<Door<I>>) -> Router {
 }
 
 async fn take<I: Intake + 'static>(State(door): State<Arc<Door<I>>>, request: Request) -> Response {
-    match take_events(&door, request).await {
+    let (parts, mut body) = request.into_parts();
+    match take_events(&door, &parts, &mut body).await {
         Ok(receipt) => answer(&receipt),
         Err(error) => {
             door.telemetry.ingest.bodies_refused.inc();
+            // A client that is still sending when the connection closes would not see the answer.
+            let _ = tokio::time::timeout(DRAIN_WITHIN, drain(&mut body)).await;
             error.into_response()
         }
     }
 }
 
-async fn take_events<I: Intake>(door: &Door<I>, request: Request) -> Result<Receipt, ApiError> {
-    let (parts, body) = request.into_parts();
+async fn drain(body: &mut Body) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, |data| data.len());
+        if bytes > DRAIN_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+async fn take_events<I: Intake>(door: &Door<I>, parts: &Parts, body: &mut Body) -> Result<Receipt, ApiError> {
     let headers = &parts.headers;
     let settings = &door.settings;
     settings.keys.allow(Access::Write, bearer(headers))?;
@@ -121,7 +137,7 @@ impl Drop for Held<'_> {
     }
 }
 
-async fn receive(mut body: Body, bytes_max: usize, held: &mut Held<'_>) -> Result<Vec<u8>, ApiError> {
+async fn receive(body: &mut Body, bytes_max: usize, held: &mut Held<'_>) -> Result<Vec<u8>, ApiError> {
     let declared = body.size_hint().exact().unwrap_or(0);
     if declared > bytes_max as u64 {
         return Err(too_large(bytes_max));
@@ -369,6 +385,23 @@ mod tests {
         assert_eq!(ask(&door, request(&[NDJSON], "{}")).0, 202);
         assert_eq!(ask(&door, request(&[NDJSON], "{} ")).0, 429);
         assert_eq!(door.inflight_bytes.load(Ordering::Acquire), 9_998, "what was held is given back");
+    }
+
+    #[test]
+    fn what_is_refused_is_read_to_its_end() {
+        let keys = Keys { write: vec!["w".into()], ..Keys::default() };
+        for (key, expected) in [("wrong", 401), ("w", 413)] {
+            let read = Arc::new(AtomicUsize::new(0));
+            let counting = read.clone();
+            let pieces = futures_util::stream::iter((0..50).map(move |_| {
+                counting.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, std::io::Error>("{}\n".repeat(100))
+            }));
+            let bearer = format!("Bearer {key}");
+            let request = request(&[NDJSON, ("authorization", &bearer)], Body::from_stream(pieces));
+            let (status, _, _) = ask(&door(FakeIntake::default(), keys.clone()), request);
+            assert_eq!((status, read.load(Ordering::Relaxed)), (expected, 50));
+        }
     }
 
     #[test]
