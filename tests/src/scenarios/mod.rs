@@ -4,9 +4,11 @@ mod file;
 pub mod points;
 mod random;
 mod replay;
+mod run;
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use libtest_mimic::Trial;
 
 use crate::binary;
@@ -32,16 +34,18 @@ fn of_scenario(name: &str, scenario: Arc<Scenario>) -> Vec<Trial> {
     let missing = scenario.plugins.iter().any(|plugin| binary::plugins_with(plugin).is_none());
     // Each run compiles its plugins: a few of them will do.
     let step = if scenario.plugins.is_empty() { 1 } else { 2 };
-    replay::VARIANTS
-        .iter()
-        .skip(step - 1)
-        .step_by(step)
-        .map(|variant| {
-            let scenario = Arc::clone(&scenario);
-            Trial::test(format!("scenarios::{name}::{}", variant.name), move || {
-                replay::check(&scenario, variant).map_err(|error| format!("{error:#}").into())
-            })
-            .with_ignored_flag(missing)
+    let trial = |variant: &str, check: Box<dyn FnOnce(&Scenario) -> Result<()> + Send>| {
+        let scenario = Arc::clone(&scenario);
+        Trial::test(format!("scenarios::{name}::{variant}"), move || {
+            check(&scenario).map_err(|error| format!("{error:#}").into())
         })
-        .collect()
+        .with_ignored_flag(missing)
+    };
+    let variants = replay::VARIANTS.iter().skip(step - 1).step_by(step);
+    let mut trials: Vec<Trial> =
+        variants.map(|variant| trial(variant.name, Box::new(|scenario| replay::check(scenario, variant)))).collect();
+    if !scenario.replay_only {
+        trials.push(trial("crash_and_restart", Box::new(run::check)));
+    }
+    trials
 }
