@@ -69,7 +69,9 @@ impl Cycled {
             if random.random_bool(0.5) {
                 open.hot.close_up_to(Minute(closed));
             }
-            open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
+            if random.random_bool(0.7) {
+                open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
+            }
             if random.random_bool(0.5) {
                 open.hot.evict(Minute(evicted));
             }
@@ -78,6 +80,7 @@ impl Cycled {
             }
         });
         if random.random_bool(0.4) {
+            self.with(|open| open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap());
             self.restart();
         }
     }
