@@ -259,6 +259,29 @@ fn totals_stay_right_where_even_the_day_was_forgotten() {
 }
 
 #[test]
+fn an_hour_is_not_dropped_before_history_has_it_too() {
+    let plan = suite::plan();
+    let folder = Folder::new("hour");
+    let embedded = Embedded::open(&folder.0).unwrap();
+    let hot = Arc::new(embedded.load().unwrap());
+    let mut model = Model::default();
+    let events = suite::random_events(&mut StdRng::seed_from_u64(9), 1440..1470);
+    hot.apply(suite::delta(&plan, &model, &events)).unwrap();
+    model.apply(&plan, &events, 1);
+    hot.close_up_to(Minute(1470));
+    embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+    hot.close_up_to(Minute(1600));
+    assert_eq!(hot.evict(Minute(1500)), Minute(1440), "its minutes are in history, the hour is not");
+    embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+    assert_eq!(hot.evict(Minute(1500)), Minute(1500));
+    let joined = JoinedReader::new(hot, Some(embedded.history()));
+    for metric in 0..plan.metrics.len() {
+        let request = suite::request(&plan, metric, vec![Minute(1440)..Minute(1500)], Resolution::Hour);
+        assert_eq!(suite::flatten(&joined.read(&request).unwrap()), model.read(metric, &request));
+    }
+}
+
+#[test]
 fn an_hour_stands_in_for_minutes_that_are_past_retention() {
     let plan = suite::plan();
     let folder = Folder::new("stand-in");
