@@ -103,7 +103,7 @@ impl Dedupe {
 
     /// `expected`: ids within a span, if known.
     pub fn with_expected(span_ms: Millis, expected: usize) -> Self {
-        let slots = (expected * 2).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
+        let slots = (expected * 3).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
         let current = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
         Self { span_ms, current, previous: None, forgotten: AtomicU64::new(0) }
     }
@@ -166,23 +166,30 @@ impl Dedupe {
             self.previous = Some(std::mem::replace(&mut self.current, fresh));
             return;
         }
+        self.make_room();
+    }
+
+    /// Makes room before a table is full. Nobody else may be at work.
+    pub fn make_room(&mut self) {
         let newest = self.current.tables.last().expect("a generation has a table");
-        let (slots, total) = (newest.slots(), self.current.tables.iter().map(Table::slots).sum::<usize>());
-        if newest.fill() > 0.4 && total < SLOTS_MAX {
-            let larger = Table::new(slots * 4);
-            if slots <= REHASH_MAX {
-                let old = self.current.tables.pop().expect("a generation has a table");
-                let mut used = 0;
-                for pair in old.words.chunks_exact(2) {
-                    let (hash, time) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
-                    if hash != 0 && time != 0 {
-                        larger.insert(hash, time as Millis - 1, self.span_ms, &mut used);
-                    }
-                }
-                larger.used.store(used, Relaxed);
-            }
-            self.current.tables.push(larger);
+        let total = self.current.tables.iter().map(Table::slots).sum::<usize>();
+        if newest.fill() <= 0.4 || total >= SLOTS_MAX {
+            return;
         }
+        let slots = newest.slots();
+        let larger = Table::new(slots * 4);
+        if slots <= REHASH_MAX {
+            let old = self.current.tables.pop().expect("a generation has a table");
+            let mut used = 0;
+            for pair in old.words.chunks_exact(2) {
+                let (hash, time) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
+                if hash != 0 && time != 0 {
+                    larger.insert(hash, time as Millis - 1, self.span_ms, &mut used);
+                }
+            }
+            larger.used.store(used, Relaxed);
+        }
+        self.current.tables.push(larger);
     }
 
     /// Bytes of all tables.

@@ -1,6 +1,6 @@
 //! Enrichments of a chunk: the memo is asked for every row, the plugin only for inputs that nobody asked about before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -28,9 +28,10 @@ pub trait Inputs {
 /// A shard's view of one enrichment: what each answer number means in its own codes.
 pub struct Enricher {
     plan: usize,
-    /// By answer number, then by output.
-    translated: Vec<Option<Box<[Filled]>>>,
-    nothing: Box<[Filled]>,
+    /// By answer number times outputs; `UNKNOWN` where the number was not seen since codes mean what they mean.
+    translated: Vec<Filled>,
+    /// Numbers of answers by their bytes, so that an answer seen before costs no allocation.
+    numbers_of: HashMap<Vec<u8>, u32>,
     hashes: Vec<u64>,
     numbers: Vec<u32>,
 }
@@ -43,16 +44,18 @@ struct Filled {
 }
 
 const NOTHING: Filled = Filled { code: NO_VALUE, number: f64::NAN, hash: 0 };
-/// Row numbers that are no numbers of the memo.
+const UNKNOWN: Filled = Filled { code: u32::MAX, number: f64::NAN, hash: 0 };
+/// A row without an answer.
 const NO_ANSWER: u32 = u32::MAX;
-/// From here on: an answer of this chunk that the memo had no room for.
+/// From here on: an answer of this chunk that the memo has no number for.
 const UNKEPT: u32 = 1 << 30;
 const ROWS_A_CALL: usize = 1024;
+/// Distinct answers whose numbers a shard remembers by itself.
+const NUMBERS_MAX: usize = 1 << 16;
 
 impl Enricher {
-    pub fn new(plan: usize, enrichment: &Enrichment) -> Self {
-        let nothing = vec![NOTHING; enrichment.outputs.len()].into();
-        Self { plan, translated: Vec::new(), nothing, hashes: Vec::new(), numbers: Vec::new() }
+    pub fn new(plan: usize) -> Self {
+        Self { plan, translated: Vec::new(), numbers_of: HashMap::new(), hashes: Vec::new(), numbers: Vec::new() }
     }
 
     /// Codes mean something else from now on.
@@ -74,40 +77,44 @@ impl Enricher {
             Some(memo) => self.look_up(shard, enrichment, memo, inputs, dictionaries, columns),
             None => self.ask_in_order(shard, enrichment, inputs, dictionaries, columns),
         };
-        let unkept: Vec<Box<[Filled]>> =
-            unkept.iter().map(|answer| translate(answer, enrichment, dictionaries)).collect();
-        for row in 0..columns.rows {
-            let number = self.numbers[row];
-            let filled = match number {
-                NO_ANSWER => &self.nothing,
-                UNKEPT.. => &unkept[(number - UNKEPT) as usize],
-                _ => self.translation(number, enrichment, dictionaries),
-            };
-            for (output, filled) in enrichment.outputs.iter().zip(filled) {
-                if let Some(EnrichmentOutput { field, replace }) = *output
-                    && (replace || !inputs.brought(field, row))
-                {
-                    columns.fill(field, row, filled.code, filled.number, filled.hash);
+        let mut of_chunk = Vec::new();
+        unkept.iter().for_each(|answer| translate(answer, enrichment, dictionaries, &mut of_chunk));
+        self.translate_new(enrichment, dictionaries);
+        let width = enrichment.outputs.len();
+        for (at, output) in enrichment.outputs.iter().enumerate() {
+            let Some(EnrichmentOutput { field, replace }) = *output else { continue };
+            for (row, number) in self.numbers.iter().enumerate() {
+                if !replace && inputs.brought(field, row) {
+                    continue;
                 }
+                let filled = match *number {
+                    NO_ANSWER => NOTHING,
+                    number @ UNKEPT.. => of_chunk[(number - UNKEPT) as usize * width + at],
+                    number => self.translated[number as usize * width + at],
+                };
+                columns.fill(field, row, filled.code, filled.number, filled.hash);
             }
         }
     }
 
-    fn translation(
-        &mut self,
-        number: u32,
-        enrichment: &Enrichment,
-        dictionaries: &mut [Option<Dictionary>],
-    ) -> &[Filled] {
-        let at = number as usize;
-        if at >= self.translated.len() {
-            self.translated.resize(at + 1, None);
+    /// Translates the answers of this chunk that were not translated before.
+    fn translate_new(&mut self, enrichment: &Enrichment, dictionaries: &mut [Option<Dictionary>]) {
+        let width = enrichment.outputs.len();
+        let Some(memo) = &enrichment.memo else { return };
+        for number in self.numbers.iter().filter(|number| **number < UNKEPT) {
+            let from = *number as usize * width;
+            if from >= self.translated.len() {
+                self.translated.resize(from + width, UNKNOWN);
+            }
+            if self.translated[from].code == UNKNOWN.code {
+                let mut filled = Vec::with_capacity(width);
+                match memo.answer(*number) {
+                    Some(answer) => translate(&answer, enrichment, dictionaries, &mut filled),
+                    None => filled.resize(width, NOTHING),
+                }
+                self.translated[from..from + width].copy_from_slice(&filled);
+            }
         }
-        let nothing = &self.nothing;
-        self.translated[at].get_or_insert_with(|| {
-            let answer = enrichment.memo.as_ref().and_then(|memo| memo.answer(number));
-            answer.map_or_else(|| nothing.clone(), |answer| translate(&answer, enrichment, dictionaries))
-        })
     }
 
     /// Sets `numbers`; gives the answers that the memo could not keep.
@@ -120,37 +127,51 @@ impl Enricher {
         dictionaries: &[Option<Dictionary>],
         columns: &Columns,
     ) -> Vec<Vec<Answer>> {
-        let Self { hashes, numbers, .. } = self;
+        let Self { hashes, numbers, numbers_of, .. } = self;
         hashes.clear();
         hashes.extend((0..columns.rows).map(|row| input_hash(enrichment, inputs, row, dictionaries, columns)));
-        numbers.clear();
+        memo.get_all(hashes, numbers);
+        // Where each input that nobody asked about stands first.
+        let mut asked: HashMap<u64, u32> = HashMap::new();
         let mut missed: Vec<u32> = Vec::new();
-        let mut asked: HashSet<u64> = HashSet::new();
-        for (row, hash) in hashes.iter().enumerate() {
-            let number = memo.get(*hash);
-            numbers.push(number.unwrap_or(NO_ANSWER));
-            if number.is_none() && asked.insert(*hash) {
+        for (row, _) in numbers.iter().enumerate().filter(|(_, number)| **number == NO_ANSWER) {
+            asked.entry(hashes[row]).or_insert_with(|| {
                 missed.push(row as u32);
-            }
+                row as u32
+            });
         }
         let misses = missed.len() as u64;
         memo.count((columns.rows as u64) - misses, misses);
-        let mut unkept = Vec::new();
-        let mut given: HashMap<u64, u32> = HashMap::new();
+        let (mut unkept, mut key) = (Vec::new(), Vec::new());
         for rows in missed.chunks(ROWS_A_CALL) {
             let Some(answers) = ask(shard, enrichment, inputs, rows, dictionaries, columns) else { continue };
-            for (row, answer) in rows.iter().zip(answers) {
-                let hash = hashes[*row as usize];
-                let number = memo.insert(hash, &answer).unwrap_or_else(|| {
-                    unkept.push(answer);
-                    UNKEPT + unkept.len() as u32 - 1
+            for (at, row) in rows.iter().enumerate() {
+                answers.key(at, &mut key);
+                let known = numbers_of.get(&key).copied().or_else(|| {
+                    let number = memo.number_of(&key, || answers.answer(at))?;
+                    if numbers_of.len() < NUMBERS_MAX {
+                        numbers_of.insert(key.clone(), number);
+                    }
+                    Some(number)
                 });
-                given.insert(hash, number);
+                numbers[*row as usize] = match known {
+                    Some(number) => {
+                        memo.insert(hashes[*row as usize], number);
+                        number
+                    }
+                    None => {
+                        unkept.push(answers.answer(at));
+                        UNKEPT + unkept.len() as u32 - 1
+                    }
+                };
             }
         }
         if misses > 0 {
-            let unanswered = numbers.iter_mut().zip(hashes.iter()).filter(|(number, _)| **number == NO_ANSWER);
-            unanswered.for_each(|(number, hash)| *number = given.get(hash).copied().unwrap_or(NO_ANSWER));
+            for row in 0..numbers.len() {
+                if numbers[row] == NO_ANSWER {
+                    numbers[row] = numbers[asked[&hashes[row]] as usize];
+                }
+            }
         }
         unkept
     }
@@ -169,9 +190,9 @@ impl Enricher {
         self.numbers.clear();
         for rows in rows.chunks(ROWS_A_CALL) {
             match ask(shard, enrichment, inputs, rows, dictionaries, columns) {
-                Some(answers) => answers.into_iter().for_each(|answer| {
+                Some(answers) => (0..rows.len()).for_each(|at| {
                     self.numbers.push(UNKEPT + unkept.len() as u32);
-                    unkept.push(answer);
+                    unkept.push(answers.answer(at));
                 }),
                 None => self.numbers.resize(self.numbers.len() + rows.len(), NO_ANSWER),
             }
@@ -195,7 +216,7 @@ fn input_hash(
     })
 }
 
-/// Answers row by row; `None`: the plugin failed.
+/// Asks the plugin; `None`: it failed.
 fn ask(
     shard: usize,
     enrichment: &Enrichment,
@@ -203,7 +224,7 @@ fn ask(
     rows: &[u32],
     dictionaries: &[Option<Dictionary>],
     columns: &Columns,
-) -> Option<Vec<Vec<Answer>>> {
+) -> Option<Answers> {
     let column = |field: &FieldId| {
         let mut column = TextColumn::default();
         for (at, row) in rows.iter().enumerate() {
@@ -216,39 +237,72 @@ fn ask(
         column
     };
     let input: Vec<TextColumn> = enrichment.inputs.iter().map(column).collect();
-    let outputs = enrichment.enricher.enrich(shard, rows.len() as u32, &input)?;
-    let mut answers = vec![Vec::with_capacity(outputs.len()); rows.len()];
-    for output in &outputs {
-        match output {
-            OutputColumn::Number(numbers) => {
-                let values = numbers
-                    .iter()
-                    .map(|number| if number.is_finite() { Answer::Number(*number) } else { Answer::Null });
-                answers.iter_mut().zip(values).for_each(|(answer, value)| answer.push(value));
-            }
+    Some(Answers(enrichment.enricher.enrich(shard, rows.len() as u32, &input)?))
+}
+
+/// What a plugin gave, to be read row by row.
+struct Answers(Vec<OutputColumn>);
+
+enum Given<'a> {
+    Null,
+    Text(&'a [u8]),
+    Number(f64),
+}
+
+impl Answers {
+    fn row(&self, row: usize) -> impl Iterator<Item = Given<'_>> {
+        self.0.iter().map(move |column| match column {
+            OutputColumn::Number(numbers) if numbers[row].is_finite() => Given::Number(numbers[row]),
+            OutputColumn::Number(_) => Given::Null,
+            OutputColumn::Text(column) if column.nulls.binary_search(&(row as u32)).is_ok() => Given::Null,
             OutputColumn::Text(column) => {
-                let (mut from, mut nulls) = (0, column.nulls.iter().peekable());
-                for (at, (answer, end)) in answers.iter_mut().zip(&column.ends).enumerate() {
-                    let text = &column.bytes[from..*end as usize];
-                    from = *end as usize;
-                    answer.push(match nulls.next_if_eq(&&(at as u32)) {
-                        Some(_) => Answer::Null,
-                        None => Answer::Text(String::from_utf8_lossy(text).into()),
-                    });
+                let from = if row == 0 { 0 } else { column.ends[row - 1] as usize };
+                Given::Text(&column.bytes[from..column.ends[row] as usize])
+            }
+        })
+    }
+
+    /// Bytes that are equal for equal answers only.
+    fn key(&self, row: usize, key: &mut Vec<u8>) {
+        key.clear();
+        for given in self.row(row) {
+            match given {
+                Given::Null => key.push(0),
+                Given::Text(text) => {
+                    key.push(1);
+                    key.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    key.extend_from_slice(text);
+                }
+                Given::Number(number) => {
+                    key.push(2);
+                    key.extend_from_slice(&number.to_bits().to_le_bytes());
                 }
             }
         }
     }
-    Some(answers)
+
+    fn answer(&self, row: usize) -> Vec<Answer> {
+        let value = |given| match given {
+            Given::Null => Answer::Null,
+            Given::Text(text) => Answer::Text(String::from_utf8_lossy(text).into()),
+            Given::Number(number) => Answer::Number(number),
+        };
+        self.row(row).map(value).collect()
+    }
 }
 
-fn translate(answer: &[Answer], enrichment: &Enrichment, dictionaries: &mut [Option<Dictionary>]) -> Box<[Filled]> {
-    let fill = |(output, value): (&Option<EnrichmentOutput>, &Answer)| {
+fn translate(
+    answer: &[Answer],
+    enrichment: &Enrichment,
+    dictionaries: &mut [Option<Dictionary>],
+    out: &mut Vec<Filled>,
+) {
+    for (output, value) in enrichment.outputs.iter().zip(answer) {
         let mut code = |kind, bytes: &[u8]| {
             let dictionary = output.and_then(|output| dictionaries[output.field].as_mut());
             dictionary.map_or(NO_VALUE, |dictionary| dictionary.code(kind, bytes))
         };
-        match value {
+        out.push(match value {
             Answer::Null => NOTHING,
             Answer::Text(text) => {
                 let bytes = text.as_bytes();
@@ -259,7 +313,6 @@ fn translate(answer: &[Answer], enrichment: &Enrichment, dictionaries: &mut [Opt
                 let bytes = literal.as_bytes();
                 Filled { code: code(Kind::Number, bytes), number: *number, hash: value_hash(Kind::Number, bytes) }
             }
-        }
-    };
-    enrichment.outputs.iter().zip(answer).map(fill).collect()
+        });
+    }
 }

@@ -8,8 +8,8 @@ pub struct GroupTable {
     /// `hash's high half << 32 | number + 1`; 0 is empty.
     slots: Vec<u64>,
     order: Vec<u64>,
-    minutes: Vec<Minute>,
-    codes: Vec<u32>,
+    /// Minute and codes of each group side by side, so that a comparison waits for memory once.
+    keys: Vec<u32>,
     hashes: Vec<u64>,
 }
 
@@ -32,18 +32,11 @@ pub struct Scratch {
 
 impl GroupTable {
     pub fn new(dimensions: usize) -> Self {
-        Self {
-            dimensions,
-            slots: vec![0; 1 << 10],
-            order: Vec::new(),
-            minutes: Vec::new(),
-            codes: Vec::new(),
-            hashes: Vec::new(),
-        }
+        Self { dimensions, slots: vec![0; 1 << 10], order: Vec::new(), keys: Vec::new(), hashes: Vec::new() }
     }
 
     pub fn count(&self) -> usize {
-        self.minutes.len()
+        self.order.len()
     }
 
     pub fn dimensions(&self) -> usize {
@@ -58,6 +51,7 @@ impl GroupTable {
         for column in keys.columns {
             hashes.iter_mut().zip(*column).for_each(|(hash, code)| *hash = mix(*hash, *code));
         }
+        self.touch(hashes);
         numbers.clear();
         numbers.resize(hashes.len(), u32::MAX);
         match selection {
@@ -69,9 +63,21 @@ impl GroupTable {
         }
     }
 
+    /// Loads what the look-ups will need: independent loads overlap, while each look-up would wait for its own.
+    fn touch(&self, hashes: &[u64]) {
+        let (mask, width) = (self.slots.len() - 1, self.dimensions + 1);
+        let mut sum = 0;
+        for hash in hashes {
+            let slot = self.slots[(hash >> 20) as usize & mask];
+            let number = (slot as u32).saturating_sub(1) as usize;
+            sum ^= self.keys.get(number * width).copied().unwrap_or(0);
+        }
+        std::hint::black_box(sum);
+    }
+
     #[inline]
     fn find_or_add(&mut self, hash: u64, keys: &Keys<'_>, row: usize) -> u32 {
-        let mask = self.slots.len() - 1;
+        let (mask, width) = (self.slots.len() - 1, self.dimensions + 1);
         let mut at = (hash >> 20) as usize & mask;
         loop {
             let slot = self.slots[at];
@@ -80,9 +86,9 @@ impl GroupTable {
             }
             if slot >> 32 == hash >> 32 {
                 let number = (slot as u32 - 1) as usize;
-                let codes = &self.codes[number * self.dimensions..(number + 1) * self.dimensions];
-                let same = codes.iter().zip(keys.columns).all(|(code, column)| *code == column[row]);
-                if same && self.minutes[number] == keys.minutes[row] {
+                let key = &self.keys[number * width..(number + 1) * width];
+                let same = key[1..].iter().zip(keys.columns).all(|(code, column)| *code == column[row]);
+                if same && key[0] == keys.minutes[row].0 {
                     return number as u32;
                 }
             }
@@ -91,13 +97,13 @@ impl GroupTable {
     }
 
     fn add(&mut self, at: usize, hash: u64, keys: &Keys<'_>, row: usize) -> u32 {
-        let number = self.minutes.len() as u32;
+        let number = self.order.len() as u32;
         self.order.push(keys.order[row]);
-        self.minutes.push(keys.minutes[row]);
-        self.codes.extend(keys.columns.iter().map(|column| column[row]));
+        self.keys.push(keys.minutes[row].0);
+        self.keys.extend(keys.columns.iter().map(|column| column[row]));
         self.hashes.push(hash);
         self.slots[at] = (hash >> 32 << 32) | u64::from(number + 1);
-        if self.minutes.len() * 2 > self.slots.len() {
+        if self.order.len() * 2 > self.slots.len() {
             self.grow();
         }
         number
@@ -120,11 +126,14 @@ impl GroupTable {
     pub fn take(&mut self) -> GroupPartial {
         self.slots.fill(0);
         self.hashes.clear();
-        GroupPartial {
+        let rows = self.keys.chunks_exact(self.dimensions + 1);
+        let taken = GroupPartial {
             order: std::mem::take(&mut self.order),
-            minutes: std::mem::take(&mut self.minutes),
-            codes: std::mem::take(&mut self.codes),
-        }
+            minutes: rows.clone().map(|key| Minute(key[0])).collect(),
+            codes: rows.flat_map(|key| &key[1..]).copied().collect(),
+        };
+        self.keys.clear();
+        taken
     }
 }
 
@@ -150,10 +159,7 @@ mod tests {
         assert_eq!(table.count(), 7 * 61 * 11);
         for row in 0..20_000 {
             let number = scratch.numbers[row] as usize;
-            assert_eq!(
-                (table.minutes[number], table.codes[number * 2], table.codes[number * 2 + 1]),
-                (minutes[row], a[row], b[row])
-            );
+            assert_eq!(table.keys[number * 3..number * 3 + 3], [minutes[row].0, a[row], b[row]]);
         }
         let taken = table.take();
         assert_eq!((taken.minutes.len(), table.count()), (7 * 61 * 11, 0));

@@ -55,9 +55,15 @@ impl Memo {
         self.misses.fetch_add(misses, Relaxed);
     }
 
+    /// The numbers of the answers to inputs with these hashes; `u32::MAX` where there is none. Independent loads, so that they overlap.
+    pub fn get_all(&self, hashes: &[u64], numbers: &mut Vec<u32>) {
+        numbers.clear();
+        numbers.extend(hashes.iter().map(|hash| self.get(*hash).unwrap_or(u32::MAX)));
+    }
+
     /// The number of the answer to the input with this hash.
     #[inline]
-    pub fn get(&self, hash: u64) -> Option<u32> {
+    fn get(&self, hash: u64) -> Option<u32> {
         let at = self.place(hash);
         let (first, second) = (self.slots[at].load(Relaxed), self.slots[at ^ 1].load(Relaxed));
         let tag = hash & !NUMBER_MASK;
@@ -65,9 +71,8 @@ impl Memo {
         (word & !NUMBER_MASK == tag && word & NUMBER_MASK != 0).then(|| (word & NUMBER_MASK) as u32 - 1)
     }
 
-    /// Remembers an answer and gives its number; `None` when there are too many distinct ones.
-    pub fn insert(&self, hash: u64, answer: &[Answer]) -> Option<u32> {
-        let number = self.number_of(answer)?;
+    /// Remembers which answer the input with this hash has.
+    pub fn insert(&self, hash: u64, number: u32) {
         let at = self.place(hash);
         // The newest takes its place, what was there moves beside it, what was beside it is forgotten.
         let before = self.slots[at].load(Relaxed);
@@ -75,7 +80,6 @@ impl Memo {
             self.slots[at ^ 1].store(before, Relaxed);
         }
         self.slots[at].store((hash & !NUMBER_MASK) | u64::from(number + 1), Relaxed);
-        Some(number)
     }
 
     /// The answer with this number.
@@ -88,42 +92,23 @@ impl Memo {
         hash as usize & (self.slots.len() - 1)
     }
 
-    fn number_of(&self, answer: &[Answer]) -> Option<u32> {
-        let key = key(answer);
-        if let Some(number) = self.answers.read().ok()?.numbers.get(&key) {
+    /// The number of an answer by bytes that are equal for equal answers only; `None` when there are too many distinct ones.
+    pub fn number_of(&self, key: &[u8], answer: impl FnOnce() -> Vec<Answer>) -> Option<u32> {
+        if let Some(number) = self.answers.read().ok()?.numbers.get(key) {
             return Some(*number);
         }
         let mut answers = self.answers.write().ok()?;
-        if let Some(number) = answers.numbers.get(&key) {
+        if let Some(number) = answers.numbers.get(key) {
             return Some(*number);
         }
         if answers.tuples.len() >= ANSWERS_MAX {
             return None;
         }
         let number = answers.tuples.len() as u32;
-        answers.tuples.push(answer.into());
-        answers.numbers.insert(key, number);
+        answers.tuples.push(answer().into());
+        answers.numbers.insert(key.to_vec(), number);
         Some(number)
     }
-}
-
-fn key(answer: &[Answer]) -> Vec<u8> {
-    let mut key = Vec::new();
-    for value in answer {
-        match value {
-            Answer::Null => key.push(0),
-            Answer::Text(text) => {
-                key.push(1);
-                key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-                key.extend_from_slice(text.as_bytes());
-            }
-            Answer::Number(number) => {
-                key.push(2);
-                key.extend_from_slice(&number.to_bits().to_le_bytes());
-            }
-        }
-    }
-    key
 }
 
 #[cfg(test)]
@@ -138,7 +123,8 @@ mod tests {
         let mut kept = 0;
         for n in 0..1_000u64 {
             let hash = xxh3_64(&n.to_le_bytes());
-            let number = memo.insert(hash, &answer(n)).unwrap();
+            let number = memo.number_of(&[(n % 5) as u8], || answer(n)).unwrap();
+            memo.insert(hash, number);
             assert_eq!(memo.get(hash), Some(number), "an answer just given is there");
         }
         for n in 0..1_000u64 {

@@ -182,7 +182,7 @@ impl Work {
             minutes: Vec::new(),
             columns: Columns::new(plan.fields.len()),
             dictionaries: plan.fields.iter().enumerate().map(coded).collect(),
-            enrichers: plan.enrichments.iter().enumerate().map(|(at, it)| Enricher::new(at, it)).collect(),
+            enrichers: (0..plan.enrichments.len()).map(Enricher::new).collect(),
             filters: plan.filters.iter().map(Filter::new).collect(),
             truths: Vec::new(),
             selected: vec![Vec::new(); plan.filters.len()],

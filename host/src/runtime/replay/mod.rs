@@ -80,7 +80,7 @@ pub fn replay(
     let plan = definitions.plan.clone();
     let pieces = Mutex::new(Pieces::new(sources, settings.batch_bytes));
     let expected = pieces.lock().unwrap_or_else(PoisonError::into_inner).expected_events();
-    let dedupe = plan.event.id.map(|_| Dedupe::with_expected(plan.event.dedupe_ms, expected));
+    let dedupe = plan.event.id.map(|_| Mutex::new(Dedupe::with_expected(plan.event.dedupe_ms, expected)));
     let turn = AtomicU64::new(0);
     let work = |number: usize| -> Result<(Report, Vec<Partial>), ReplayError> {
         let mut shard = Shard::new(number, plan.clone(), settings.event_bytes_max, 10);

@@ -10,8 +10,8 @@ use crate::engine::decode::PADDING_BYTES;
 
 /// A line longer than this is cut: it is far beyond what an event may be, and is rejected as too long.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// What an event has at least, to guess how many there are.
-const EVENT_BYTES_GUESS: u64 = 256;
+/// What an event has, to guess how many there are.
+const EVENT_BYTES_GUESS: u64 = 500;
 
 pub struct Source {
     name: String,
@@ -65,42 +65,38 @@ impl Pieces {
         (self.sources.iter().map(|source| source.bytes).sum::<u64>() / EVENT_BYTES_GUESS) as usize
     }
 
-    /// Fills the buffer with the next whole lines and their padding; `None` at the end of the last source. The end of a source ends its line.
+    /// Fills the buffer with the next whole lines and their padding; `None` at the end of the last source. The end of a source
+    /// ends its line. What the buffer holds behind the padding means nothing: it only ever grows, so that it is cleared once.
     pub fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Piece>, ReplayError> {
         loop {
             let Some(source) = self.sources.front_mut() else { return Ok(None) };
             let name = &source.name;
             let failed = |source| ReplayError::Read { name: name.clone(), source };
-            buffer.clear();
-            buffer.append(&mut self.rest);
-            let mut wanted = self.piece_bytes;
+            let mut filled = self.rest.len();
+            grow(buffer, filled);
+            buffer[..filled].copy_from_slice(&self.rest);
+            self.rest.clear();
             let (len, ended) = loop {
-                let read = read_some(&mut source.reader, buffer, wanted).map_err(failed)?;
-                if let Some(end) = memchr::memrchr(b'\n', buffer) {
-                    break (end + 1, read == 0);
+                let wanted = self.piece_bytes.max(filled);
+                grow(buffer, filled + wanted);
+                let read = read_some(&mut source.reader, &mut buffer[filled..filled + wanted]).map_err(failed)?;
+                let end = memchr::memrchr(b'\n', &buffer[filled..filled + read]).map(|end| filled + end + 1);
+                filled += read;
+                match end {
+                    _ if read < wanted => break (filled, true),
+                    Some(end) => break (end, false),
+                    None => filled = filled.min(LINE_BYTES_MAX),
                 }
-                if read == 0 {
-                    break (buffer.len(), true);
-                }
-                if buffer.len() > LINE_BYTES_MAX {
-                    buffer.truncate(LINE_BYTES_MAX);
-                }
-                wanted = self.piece_bytes.max(buffer.len());
             };
-            self.rest.extend_from_slice(&buffer[len..]);
+            self.rest.extend_from_slice(&buffer[len..filled]);
             if ended {
-                buffer.truncate(len);
-                if !self.rest.is_empty() {
-                    buffer.append(&mut self.rest);
-                }
                 self.sources.pop_front();
             }
-            let len = if ended { buffer.len() } else { len };
-            buffer.truncate(len);
             if len == 0 {
                 continue;
             }
-            buffer.resize(len + PADDING_BYTES, 0);
+            grow(buffer, len);
+            buffer[len..len + PADDING_BYTES].fill(0);
             let number = self.next_number;
             self.next_number += 1;
             return Ok(Some(Piece { number, len }));
@@ -108,20 +104,24 @@ impl Pieces {
     }
 }
 
-/// Appends up to `wanted` bytes; 0 at the end of the source.
-fn read_some(reader: &mut dyn Read, buffer: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
-    let from = buffer.len();
-    buffer.resize(from + wanted, 0);
+/// At least so many bytes, and the padding.
+fn grow(buffer: &mut Vec<u8>, bytes: usize) {
+    if buffer.len() < bytes + PADDING_BYTES {
+        buffer.resize(bytes + PADDING_BYTES, 0);
+    }
+}
+
+/// Fills the buffer as far as the source goes.
+fn read_some(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < wanted {
-        match reader.read(&mut buffer[from + filled..]) {
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    buffer.truncate(from + filled);
     Ok(filled)
 }
 
@@ -139,7 +139,7 @@ mod tests {
             while let Some(piece) = pieces.next(&mut buffer).unwrap() {
                 assert_eq!(piece.number, count);
                 count += 1;
-                assert!(buffer[piece.len..].iter().all(|byte| *byte == 0) && buffer.len() == piece.len + PADDING_BYTES);
+                assert!(buffer[piece.len..piece.len + PADDING_BYTES].iter().all(|byte| *byte == 0));
                 let lines = std::str::from_utf8(&buffer[..piece.len]).unwrap().lines();
                 all.extend(lines.filter(|line| !line.is_empty()).map(str::to_string));
             }

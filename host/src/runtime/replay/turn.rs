@@ -1,6 +1,7 @@
 //! One after the other, in the order of the input: the check of ids.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::engine::dedupe::Dedupe;
 use crate::engine::judge::IdCheck;
@@ -11,12 +12,12 @@ pub struct InTurn<'a> {
     number: u64,
     turn: &'a AtomicU64,
     /// `None`: events have no ids, and nobody has to wait.
-    dedupe: Option<&'a Dedupe>,
+    dedupe: Option<&'a Mutex<Dedupe>>,
     passed: bool,
 }
 
 impl<'a> InTurn<'a> {
-    pub fn new(number: u64, turn: &'a AtomicU64, dedupe: Option<&'a Dedupe>) -> Self {
+    pub fn new(number: u64, turn: &'a AtomicU64, dedupe: Option<&'a Mutex<Dedupe>>) -> Self {
         Self { number, turn, dedupe, passed: dedupe.is_none() }
     }
 
@@ -38,7 +39,11 @@ impl IdCheck for InTurn<'_> {
     fn check(&mut self, hashes: &[u64], arrivals: &[Millis], last: bool, duplicate: &mut dyn FnMut(usize)) {
         let Some(dedupe) = self.dedupe else { return };
         self.wait();
+        // Nobody else has the turn, so nobody waits here.
+        let mut dedupe = dedupe.lock().unwrap_or_else(PoisonError::into_inner);
+        dedupe.make_room();
         dedupe.check(hashes, arrivals, duplicate);
+        drop(dedupe);
         if last {
             self.pass();
         }
