@@ -17,7 +17,7 @@ count() { # word, file
 
 # Runs a suite. One without result lines of its own is one test: it passes or fails as a whole.
 suite() { # name, command…
-  local name=$1 log=$out/${1// /-}.log status at=$SECONDS good bad missed
+  local name=$1 log=$out/$(echo "$1" | tr -cs "a-zA-Z0-9\n" -).log status at=$SECONDS good bad missed
   shift
   "$@" >"$log" 2>&1
   status=$?
@@ -63,7 +63,7 @@ suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib
 suite "plugin SDK and plugins" scripts/plugins.sh test
 suite "plugins, in the sandbox" plugin_cases
 suite "page unit tests" npm --prefix host/dashboard test
-suite "scenarios, http, kill -9, reload" scripts/cargo.sh test --release -p tidemark-tests
+suite "from outside: scenarios, http, kill -9, reload" scripts/cargo.sh test --release -p tidemark-tests
 if ! command -v chromium >/dev/null; then
   skip "page in a browser" "no chromium (apt-get install chromium)"
 elif [ ! -d tests/browser/node_modules ]; then

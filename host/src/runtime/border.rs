@@ -110,9 +110,8 @@ impl Intake for Border {
         let frame = frame.map_err(|error| unavailable(error.to_string()))?;
         let ((report, reported), (durable, is_durable)) = (oneshot::channel(), oneshot::channel());
         let entry = Entry { frame, batch, report, durable, reserved };
-        let sent =
-            self.entries.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|entries| entries.send(entry));
-        if !matches!(sent, Some(Ok(()))) {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if entries.is_none_or(|entries| entries.send(entry).is_err()) {
             return Err(unavailable("the host is stopping"));
         }
         match is_durable.await {

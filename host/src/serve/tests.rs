@@ -204,7 +204,8 @@ fn readiness_says_what_is_wrong() {
     let world = world();
     let active = Arc::new(ArcSwap::from_pointee(world.active.clone()));
     let host = Arc::new(FakeHost(Err("the disk is full".into())));
-    let services = Services::new(world, active, host, Arc::default(), Clock::manual(NOW), Settings::default(), Arc::default());
+    let services =
+        Services::new(world, active, host, Arc::default(), Clock::manual(NOW), Settings::default(), Arc::default());
     let (status, answer) = get_json(&services, "/health/ready");
     assert_eq!((status, &answer["error"]["message"]), (503, &json!("the disk is full")));
 }

@@ -29,12 +29,14 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
+type Check = Box<dyn FnOnce(&Scenario) -> Result<()> + Send>;
+
 fn of_scenario(name: &str, scenario: Arc<Scenario>) -> Vec<Trial> {
     // A plugin that was not built is said, not passed over.
     let missing = scenario.plugins.iter().any(|plugin| binary::plugins_with(plugin).is_none());
     // Each run compiles its plugins: a few of them will do.
     let step = if scenario.plugins.is_empty() { 1 } else { 2 };
-    let trial = |variant: &str, check: Box<dyn FnOnce(&Scenario) -> Result<()> + Send>| {
+    let trial = |variant: &str, check: Check| {
         let scenario = Arc::clone(&scenario);
         Trial::test(format!("scenarios::{name}::{variant}"), move || {
             check(&scenario).map_err(|error| format!("{error:#}").into())
