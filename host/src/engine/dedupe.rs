@@ -38,7 +38,9 @@ pub struct Dedupe {
 
 impl Table {
     fn new(slots: usize) -> Self {
-        Self { words: bytemuck::zeroed_slice_box(slots * 2), used: AtomicU64::new(0) }
+        // Written, not only reserved: a page that is read before it is written costs a fault and a stop of all threads.
+        let words = std::iter::repeat_with(|| AtomicU64::new(0)).take(slots * 2).collect();
+        Self { words, used: AtomicU64::new(0) }
     }
 
     fn slots(&self) -> usize {
@@ -103,7 +105,7 @@ impl Dedupe {
 
     /// `expected`: ids within a span, if known.
     pub fn with_expected(span_ms: Millis, expected: usize) -> Self {
-        let slots = (expected * 3).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
+        let slots = (expected * 2).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
         let current = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
         Self { span_ms, current, previous: None, forgotten: AtomicU64::new(0) }
     }
@@ -169,11 +171,16 @@ impl Dedupe {
         self.make_room();
     }
 
+    /// More room is to be made before much more is put in.
+    pub fn wants_room(&self) -> bool {
+        self.current.tables.last().is_some_and(|newest| newest.fill() > 0.55)
+    }
+
     /// Makes room before a table is full. Nobody else may be at work.
     pub fn make_room(&mut self) {
         let newest = self.current.tables.last().expect("a generation has a table");
         let total = self.current.tables.iter().map(Table::slots).sum::<usize>();
-        if newest.fill() <= 0.4 || total >= SLOTS_MAX {
+        if !self.wants_room() || total >= SLOTS_MAX {
             return;
         }
         let slots = newest.slots();

@@ -246,8 +246,8 @@ impl Worker {
             address: address.as_deref(),
             user_agent: batch.client.user_agent.as_deref(),
         };
-        let dedupe = self.dedupe.clone();
-        let dedupe = dedupe.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.dedupe.clone();
+        let dedupe = ids.read().unwrap_or_else(PoisonError::into_inner);
         if matches!(reply, Reply::IdsOnly) {
             self.shard.remember_ids(&input, &mut &*dedupe);
         } else {
@@ -263,6 +263,11 @@ impl Worker {
                 let _ = sender.send(report);
                 drop(reserved);
             }
+        }
+        if dedupe.wants_room() {
+            drop(dedupe);
+            // Waits for the others to end the batch they are at.
+            ids.write().unwrap_or_else(PoisonError::into_inner).make_room();
         }
         self.queue.waiting.fetch_sub(1, Relaxed);
     }
