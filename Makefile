@@ -21,9 +21,9 @@ check: build ## validate metrics.toml and its plugins
 test: ## every test there is; says what it could not run and why
 	@scripts/test.sh
 
-soak: build ## kill -9 in hundreds of rounds (ROUNDS=300, SEED=random)
+soak: build ## kill -9 in hundreds of rounds (ROUNDS=300, SEED=the time)
 	@scripts/cargo.sh build --release -p tidemark-tests --tests
-	TIDEMARK_KILL_ROUNDS=$${ROUNDS:-300} TIDEMARK_KILL_SEED=$${SEED:-$$RANDOM} scripts/cargo.sh test --release -p tidemark-tests -- kill
+	TIDEMARK_KILL_ROUNDS=$${ROUNDS:-300} TIDEMARK_KILL_SEED=$${SEED:-$$(date +%s)} scripts/cargo.sh test --release -p tidemark-tests -- kill
 
 bench: build ## the speed floor, as ratios of one run, kept in host/benches/results
 	@scripts/cargo.sh build --release -p tidemark --examples
