@@ -125,6 +125,7 @@ impl Host {
             registry,
             active: active.clone(),
             border: border.clone(),
+            telemetry: telemetry.clone(),
             ticker: ticker.clone(),
             totals: shards.totals.clone(),
             recovered: AtomicBool::new(false),

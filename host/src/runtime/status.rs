@@ -12,6 +12,7 @@ use super::tick::Ticker;
 use crate::catalog::definitions::Active;
 use crate::plugin::{Registry, State};
 use crate::serve::{Host, HostStatus, PluginStatus};
+use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
 
 /// Events per second are the mean of the last so many seconds.
@@ -23,6 +24,7 @@ pub struct Status {
     pub registry: Arc<Registry>,
     pub active: Arc<ArcSwap<Active>>,
     pub border: Arc<Border>,
+    pub telemetry: Arc<Telemetry>,
     pub ticker: Arc<Ticker>,
     pub totals: Arc<Totals>,
     /// Set when all that was acknowledged before the start is visible.
@@ -48,6 +50,7 @@ impl Status {
     /// After each tick.
     pub fn note(&self, now: Millis, failure: Option<String>) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).tick = failure;
+        self.telemetry.ingest.queue_bytes.set(self.border.waiting_bytes() as i64);
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.push_back((now, self.totals.counted.load(Relaxed)));
         while history.len() > 2 && history.front().is_some_and(|(at, _)| now - at > RATE_OVER_MS) {

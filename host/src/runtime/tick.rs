@@ -104,6 +104,9 @@ impl Ticker {
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
         self.memory.evict(self.keep_from(now));
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
+        let over: u64 = self.memory.limits().metrics.iter().map(|metric| metric.over).sum();
+        let counter = &self.telemetry.state.combinations_over_limit;
+        counter.inc_by(over.saturating_sub(counter.get()));
         self.telemetry.journal.size_bytes.set(self.journal.bytes() as i64);
         self.telemetry.state.checkpoint_seconds.observe(started.elapsed().as_secs_f64());
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
