@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::atomics::written;
 use crate::time::Millis;
 
 const SLOTS_MIN: usize = 1 << 17;
@@ -38,9 +39,7 @@ pub struct Dedupe {
 
 impl Table {
     fn new(slots: usize) -> Self {
-        // Written, not only reserved: a page that is read before it is written costs a fault and a stop of all threads.
-        let words = std::iter::repeat_with(|| AtomicU64::new(0)).take(slots * 2).collect();
-        Self { words, used: AtomicU64::new(0) }
+        Self { words: written(slots * 2), used: AtomicU64::new(0) }
     }
 
     fn slots(&self) -> usize {

@@ -112,7 +112,6 @@ impl GroupTable {
     #[cold]
     fn grow(&mut self) {
         let mask = self.slots.len() * 2 - 1;
-        // Written, not only reserved: see `Table::new` of `dedupe`.
         self.slots.clear();
         self.slots.resize(mask + 1, 0);
         for (number, hash) in self.hashes.iter().enumerate() {

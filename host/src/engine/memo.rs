@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 
+use super::atomics::written;
+
 /// 16 MB of slots: about a million inputs remembered well.
 pub const SLOTS: usize = 1 << 21;
 pub const ANSWERS_MAX: usize = 1 << 20;
@@ -46,8 +48,7 @@ impl Memo {
     /// `slots`: a power of two, at least 2.
     pub fn with_slots(slots: usize) -> Self {
         assert!(slots.is_power_of_two() && slots >= 2);
-        let slots = std::iter::repeat_with(|| AtomicU64::new(0)).take(slots).collect();
-        Self { slots, answers: RwLock::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { slots: written(slots), answers: RwLock::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     pub fn count(&self, hits: u64, misses: u64) {

@@ -72,7 +72,8 @@ fn merge_group(
         group.order.iter().enumerate().map(move |(row, order)| (*order, part as u32, row as u32)).collect::<Vec<_>>()
     };
     let mut order: Vec<(u64, u32, u32)> = parts.iter().enumerate().flat_map(rows).collect();
-    order.sort_unstable();
+    // A few ascending runs: what a stable sort merges.
+    order.sort();
     let mut merged = GroupPartial::default();
     let mut moved: Vec<Vec<u32>> = parts.iter().map(|group| vec![0; group.minutes.len()]).collect();
     for (place, (order, part, row)) in order.into_iter().enumerate() {
@@ -95,7 +96,7 @@ fn merge_metric(metric: usize, mut parts: Vec<(usize, MetricPartial)>, moved: &[
         let rows = changed.rows.iter().enumerate();
         cells.extend(rows.map(|(cell, row)| (moved[*part][*row as usize], at as u32, cell as u32)));
     }
-    cells.sort_unstable();
+    cells.sort();
     let slots = (0..parts[0].1.slots.len()).map(|slot| {
         let columns: Vec<States> = parts
             .iter_mut()

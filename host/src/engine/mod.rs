@@ -3,6 +3,7 @@
 //! Knows nothing of async, HTTP, files, JSON libraries, wasmtime, locks or the clock: time and plugins are arguments.
 
 pub mod arith;
+mod atomics;
 pub mod extension;
 pub mod memo;
 pub mod plan;
