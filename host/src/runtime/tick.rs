@@ -77,7 +77,7 @@ impl Ticker {
         since.bytes += bytes;
         if !ranges.is_empty() {
             let applying = Instant::now();
-            self.memory.apply(Delta { sources: ranges, partials })?;
+            self.apply(Delta { sources: ranges, partials })?;
             self.telemetry.state.apply_seconds.observe(applying.elapsed().as_secs_f64());
         }
         let floor = self.floor(behind, now);
@@ -87,6 +87,18 @@ impl Ticker {
         self.telemetry.state.seq.set(self.memory.seq() as i64);
         self.telemetry.state.lag_seconds.set((now - floor).max(0) as f64 / 1e3);
         Ok(())
+    }
+
+    fn apply(&self, delta: Delta) -> Result<(), StoreError> {
+        match self.memory.apply(delta) {
+            // Cannot be while this host alone advances the positions. What the delta held is only in the journal now, and a
+            // start reads it there.
+            Err(error @ StoreError::Position { .. }) => {
+                tracing::error!(%error, "the state is not where its source is: ending, to begin again from the journal");
+                std::process::abort()
+            }
+            outcome => outcome.map(drop),
+        }
     }
 
     /// No event will arrive any more that arrived before this.
