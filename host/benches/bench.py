@@ -33,6 +33,12 @@ total = "sum(x)"
 """
 
 
+def built():
+    """Where cargo leaves what it builds, wherever that was told to be."""
+    metadata = subprocess.run([ROOT / "scripts/cargo.sh", "metadata", "--format-version", "1", "--no-deps"], capture_output=True, text=True, check=True)
+    return pathlib.Path(json.loads(metadata.stdout)["target_directory"]) / "release"
+
+
 def last_json(command, stream="stdout"):
     """Runs a program; the last line that it prints is an object."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
@@ -153,11 +159,11 @@ def report(rates, versions, query, events):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--binaries", type=pathlib.Path, default=ROOT / "target/release")
+    arguments.add_argument("--binaries", type=pathlib.Path, help="the folder of the programs; where cargo leaves them, if not given")
     arguments.add_argument("--events", type=int, default=4_000_000)
     arguments.add_argument("--keep", action="store_true", help="write the result to host/benches/results")
     arguments = arguments.parse_args()
-    binaries = arguments.binaries
+    binaries = arguments.binaries or built()
     file = events_file(binaries, arguments.events)
     python = duckdb_python()
     rates, version = {}, ""

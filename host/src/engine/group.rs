@@ -39,10 +39,6 @@ impl GroupTable {
         self.order.len()
     }
 
-    pub fn dimensions(&self) -> usize {
-        self.dimensions
-    }
-
     /// Gives `scratch.numbers` for the selected rows (`None`: all).
     pub fn number(&mut self, keys: &Keys<'_>, selection: Option<&[u32]>, scratch: &mut Scratch) {
         let Scratch { hashes, numbers } = scratch;
