@@ -49,7 +49,6 @@ page() {
 command -v cargo >/dev/null || { say "Rust is missing: https://rustup.rs (1.95 or newer)"; exit 1; }
 command -v npm >/dev/null || { say "Node.js is missing: https://nodejs.org (20 or newer), or on Debian: apt-get install nodejs npm"; exit 1; }
 need cc build-essential "the linker of Rust programs, and zstd's C code"
-need cmake cmake "builds the Kafka client's C code"
 need perl perl "builds the TLS library of the Kafka client"
 
 page
