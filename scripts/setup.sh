@@ -2,7 +2,8 @@
 # Brings what building and testing needs and is not there yet; says what and why. Run again, it does nothing.
 #
 #   setup.sh         what `make run` needs: compiler and linker, the page, the WebAssembly compiler, plugins, geo data
-#   setup.sh test    and what `make test` needs besides: a browser, the misbehaving plugins of the tests
+#   setup.sh test    and what `make test` needs besides: a browser, the misbehaving plugins of the tests,
+#                    and the services that many hosts share: Kafka, Redis, ClickHouse
 #   setup.sh page    the page alone
 #
 # Needs no root where the system packages are there. Caches: TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark.
@@ -59,6 +60,7 @@ if [ "$what" = test ]; then
   # Missing, they cost their suite, not the others: test.sh says so.
   need chromium chromium "the page is looked at in a real browser" || true
   [ -d tests/browser ] && packages tests/browser
+  scripts/services.sh
 else
   scripts/plugins.sh
 fi

@@ -29,7 +29,7 @@ suite() { # name, command…
     echo "${red}FAILED${plain}  $name: $good passed, $bad failed ($((SECONDS - at)) s); the end of $log:"
     tail -n 60 "$log" | sed 's/^/    /'
   elif [ "$missed" -gt 0 ]; then
-    echo "${yellow}partly${plain}  $name: $good passed, 0 failed, $missed not run for want of a plugin ($((SECONDS - at)) s)"
+    echo "${yellow}partly${plain}  $name: $good passed, 0 failed, $missed not run for want of a plugin or a service ($((SECONDS - at)) s)"
   else
     echo "${green}ok${plain}      $name: $good passed, 0 failed ($((SECONDS - at)) s)"
   fi
@@ -59,11 +59,19 @@ suite "set-up" scripts/setup.sh test
 suite "formatting" formatting
 suite "build" scripts/build.sh
 suite "clippy" scripts/cargo.sh clippy --release --workspace --all-targets -- -D warnings
-suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib
+suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib -- --skip real_
+# Their modules are named after the service that they start.
+for service in kafka redis clickhouse; do
+  if reason=$(scripts/services.sh has $service); then
+    suite "rust unit tests with a real $service" scripts/cargo.sh test --release -p tidemark --lib -- real_$service
+  else
+    skip "rust unit tests with a real $service" "$reason"
+  fi
+done
 suite "plugin SDK and plugins" scripts/plugins.sh test
 suite "plugins, in the sandbox" plugin_cases
 suite "page unit tests" npm --prefix host/dashboard test
-suite "from outside: scenarios, http, kill -9, reload" scripts/cargo.sh test --release -p tidemark-tests
+suite "from outside: scenarios, http, kill -9, reload, services" scripts/cargo.sh test --release -p tidemark-tests
 if ! command -v chromium >/dev/null; then
   skip "page in a browser" "no chromium (apt-get install chromium)"
 elif [ ! -d tests/browser/node_modules ]; then

@@ -10,6 +10,7 @@ mod http;
 mod kill;
 mod reload;
 mod scenarios;
+mod services;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let suites: [fn() -> Vec<Trial>; 8] = [
+    let suites: [fn() -> Vec<Trial>; 9] = [
         author::trials,
         dependencies::trials,
         diagnostics::trials,
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         kill::trials,
         reload::trials,
         scenarios::trials,
+        services::trials,
     ];
     let trials = suites.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
