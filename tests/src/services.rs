@@ -44,6 +44,7 @@ fn outlives(
     service.start_again()?;
     write(&service, 2)?;
     service.freeze()?;
+    ensure!(!service.answers(Duration::from_millis(200)), "it is frozen");
     std::thread::scope(|scope| -> Result<()> {
         let writing = scope.spawn(|| write(&service, 3));
         service.thaw()?;

@@ -29,7 +29,6 @@ impl fmt::Display for Kind {
     }
 }
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// 16 bytes in base64; any will do.
 const CLUSTER_ID: &str = "dGlkZW1hcmstdGVzdC0wMQ";
 
@@ -93,20 +92,20 @@ impl Kind {
         }
     }
 
-    pub(crate) fn answers(self, port: u16) -> bool {
+    pub(crate) fn answers(self, port: u16, within: Duration) -> bool {
         let ask = || match self {
-            Self::Kafka => kafka_has_broker(port),
-            Self::Redis => Ok(talk(port, b"PING\r\n", 5)? == b"+PONG"),
-            Self::ClickHouse => Ok(talk(port, b"GET /ping HTTP/1.0\r\n\r\n", 12)?.ends_with(b" 200")),
+            Self::Kafka => kafka_has_broker(port, within),
+            Self::Redis => Ok(talk(port, within, b"PING\r\n", 5)? == b"+PONG"),
+            Self::ClickHouse => Ok(talk(port, within, b"GET /ping HTTP/1.0\r\n\r\n", 12)?.ends_with(b" 200")),
         };
         ask().unwrap_or(false)
     }
 }
 
 /// Sends a request and reads so many bytes of the answer.
-fn talk(port: u16, request: &[u8], answer_bytes: usize) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+fn talk(port: u16, within: Duration, request: &[u8], answer_bytes: usize) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), within)?;
+    stream.set_read_timeout(Some(within))?;
     stream.write_all(request)?;
     let mut answer = vec![0; answer_bytes];
     stream.read_exact(&mut answer)?;
@@ -114,11 +113,11 @@ fn talk(port: u16, request: &[u8], answer_bytes: usize) -> Result<Vec<u8>> {
 }
 
 /// Asks for metadata without topics (key 3, version 0 to 13 of Kafka's protocol): a broker that is listed has joined.
-fn kafka_has_broker(port: u16) -> Result<bool> {
+fn kafka_has_broker(port: u16, within: Duration) -> Result<bool> {
     // Length; key 3, version 1, correlation 7, no client id; no topics.
     let request = [0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0, 0, 0, 0];
     // Length, correlation, number of brokers.
-    let answer = talk(port, &request, 12)?;
+    let answer = talk(port, within, &request, 12)?;
     Ok(answer[4..8] == [0, 0, 0, 7] && answer[8..12] != [0, 0, 0, 0])
 }
 

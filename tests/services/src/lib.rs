@@ -19,6 +19,7 @@ pub use proxy::Proxy;
 
 /// Nothing here takes so long on the slowest machine.
 pub const DEADLINE: Duration = Duration::from_secs(120);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 /// Another program may take a port between our look and the service's.
 const PORTS_TRIED: usize = 5;
@@ -74,7 +75,7 @@ impl Service {
         let command = self.kind.command(self.folder.path(), self.port, self.second_port, &self.more)?;
         self.child = Some(process::spawn(command, &self.log_file())?);
         let started = Instant::now();
-        while !self.kind.answers(self.port) {
+        while !self.answers(ANSWER_WITHIN) {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 self.child = None;
                 bail!("{} ended with {status} before it answered:\n{}", self.kind, self.log());
@@ -119,6 +120,11 @@ impl Service {
     /// SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         self.signal("CONT")
+    }
+
+    /// Asks whether it is at work.
+    pub fn answers(&self, within: Duration) -> bool {
+        self.kind.answers(self.port, within)
     }
 
     pub fn runs(&self) -> bool {
