@@ -37,7 +37,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 ];
 
 /// Implementations of the stores' traits: nobody but the runtime names one.
-const STORE_INSIDES: &[&str] = &["embedded", "memory"];
+const STORE_INSIDES: &[&str] = &["embedded", "memory", "redis"];
 
 /// What may stand in one place only.
 const TOOLS: &[(&str, &[&str])] = &[

@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod memory;
 mod pane;
 pub mod reader;
+pub mod redis;
 #[cfg(test)]
 mod suite;
 mod table;
@@ -30,6 +31,15 @@ pub enum StoreError {
     /// The delta does not begin where the stored position is: dropped whole. Its source is to be read again from `stored`.
     #[error("source {source_id} of group {group} is at {stored}, the delta begins at {from}")]
     Position { group: StateGroup, source_id: SourceId, stored: u64, from: u64 },
+    /// Another host has taken the source over: the delta is dropped whole, and this host no longer counts it.
+    #[error("source {source_id} was taken over by another host (epoch {stored}, this host has {epoch})")]
+    Fenced { source_id: SourceId, epoch: u64, stored: u64 },
+    /// The service does not answer, is full or does not take writes: the same may work later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The service was emptied, restarted or replaced: what was known of it is forgotten, and positions may have gone back.
+    #[error("the hot store began again: positions may have gone back")]
+    Restarted,
     #[error("the data folder has format {found}, this version reads {known}")]
     Format { found: u32, known: u32 },
     #[error("the data folder {} is in use by another host", .folder.display())]

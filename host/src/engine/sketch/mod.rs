@@ -110,6 +110,18 @@ impl Sketch {
         }
     }
 
+    /// As the dense form has them.
+    pub fn registers(&self) -> Box<[u8; REGISTERS]> {
+        match self {
+            Self::Sparse(entries) => {
+                let mut registers = Box::new([0; REGISTERS]);
+                entries.iter().for_each(|&entry| raise(&mut registers, entry));
+                registers
+            }
+            Self::Dense(registers) => registers.clone(),
+        }
+    }
+
     /// Encoding 1: a `u32` count of sparse entries and the entries, or `u32::MAX` and the registers; little endian. Frozen.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -143,7 +155,7 @@ impl Sketch {
     }
 
     /// From entries in any order, repeats included.
-    fn from_entries(mut entries: Vec<u32>) -> Self {
+    pub fn from_entries(mut entries: Vec<u32>) -> Self {
         compact(&mut entries);
         let mut sketch = Self::Sparse(entries);
         sketch.densify_if_large();

@@ -17,7 +17,7 @@ const UNNUMBERED: u32 = 1 << 31;
 /// Distinct values counted a dimension and day of arrival; the rest count as `__other__`.
 const VALUES_COUNTED_MAX: usize = 100_000;
 /// Days of arrival that values are counted for.
-const COUNTED_DAYS: u32 = 8;
+pub const COUNTED_DAYS: u32 = 8;
 
 /// Everything that can make the delta unfit, before anything is changed.
 pub fn check(state: &State, delta: &Delta) -> Result<(), StoreError> {

@@ -56,7 +56,7 @@ fn first_needed(metric: &MetricState) -> Option<Minute> {
 }
 
 /// Gives the values that are still used new numbers, where most are not.
-fn collect_values(state: &mut State) {
+pub fn collect_values(state: &mut State) {
     for (name, dimension) in &mut state.dimensions {
         if dimension.values.texts.len() < VALUES_MIN {
             continue;

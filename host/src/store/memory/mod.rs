@@ -5,6 +5,7 @@
 
 mod apply;
 mod evict;
+mod mirror;
 mod read;
 mod restore;
 mod snapshot;
@@ -19,9 +20,10 @@ use super::{HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Seq, Stat
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
+pub(super) use mirror::{Changes, Numbers};
 pub(super) use read::HotRead;
 pub(super) use restore::{Restore, StoredDay};
-pub(super) use snapshot::{DaySnapshot, Dropped, Head, Snapshot};
+pub(super) use snapshot::{Counted, DaySnapshot, Dropped, Head, MetricShape, Snapshot};
 use state::State;
 
 #[derive(Default)]

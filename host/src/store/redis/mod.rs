@@ -1,0 +1,240 @@
+//! The hot store of many hosts: Redis holds the state with the positions, every host mirrors in memory what it serves.
+//!
+//! Written by `apply` in numbers that Redis decides (`place`), read through `mirror`. All keys share one hash tag. What others
+//! can read is in docs/redis.md. Knows cells, positions and time; not what a metric means.
+//!
+//! Every command has a deadline. A Redis that does not answer, is full or takes no writes is `StoreError::Unavailable`: the
+//! delta waits here and the next call tries again; queries are answered from the mirror meanwhile.
+
+mod apply;
+mod hll;
+mod link;
+mod mirror;
+mod pack;
+mod parts;
+mod place;
+mod read;
+#[cfg(test)]
+mod real_redis;
+mod shape;
+mod translate;
+mod value;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use apply::{Touched, WAITING_DELTAS_MAX, Writer, positions};
+use link::{Function, Link};
+use mirror::Mirror;
+use pack::Pack;
+use place::Places;
+
+use super::memory::MemoryStore;
+use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
+use crate::engine::delta::{Delta, SourceId};
+use crate::engine::plan::Fingerprint;
+use crate::time::{Clock, Minute};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// As in `redis://host:6379/0` or `unix:///run/redis.sock`.
+    pub url: String,
+    /// Before every key, in braces: the hash tag.
+    pub prefix: String,
+    /// A command that takes longer has failed.
+    pub deadline_ms: u64,
+    pub clock: Clock,
+}
+
+impl Settings {
+    pub fn new(url: impl Into<String>, clock: Clock) -> Self {
+        Self { url: url.into(), prefix: "tidemark".into(), deadline_ms: 2_000, clock }
+    }
+
+    /// The name of a key; of the prefix alone without parts.
+    fn key(&self, parts: &[&str]) -> String {
+        let mut key = format!("{{{}}}", self.prefix);
+        for part in parts {
+            key.push(':');
+            key.push_str(part);
+        }
+        key
+    }
+}
+
+pub struct RedisStore {
+    writer: Mutex<Writer>,
+    mirror: Mutex<Mirror>,
+    /// The mirror's, for reading without waiting for a sync.
+    memory: Arc<MemoryStore>,
+    problem: Mutex<Option<String>>,
+    /// How often the mirror was begun anew.
+    restarts: AtomicU64,
+    channel: String,
+}
+
+impl RedisStore {
+    /// Connects, refuses a Redis that cannot keep the promises, and reads what is there.
+    pub fn open(settings: Settings) -> Result<Self, StoreError> {
+        let link = Link::open(settings.clone())?;
+        let mirror = Mirror::new(Link::open(settings.clone())?);
+        let writer = Writer {
+            link,
+            places: Places::default(),
+            epochs: Default::default(),
+            waiting: VecDeque::new(),
+            dropped_cells: 0,
+        };
+        let memory = mirror.store.clone();
+        let store = Self {
+            writer: Mutex::new(writer),
+            mirror: Mutex::new(mirror),
+            memory,
+            problem: Mutex::default(),
+            restarts: AtomicU64::new(0),
+            channel: settings.key(&["changes"]),
+        };
+        store.sync()?;
+        Ok(store)
+    }
+
+    /// The copy that answers queries.
+    pub fn mirror(&self) -> Arc<MemoryStore> {
+        self.memory.clone()
+    }
+
+    /// Brings the mirror up to what Redis has. What it had answers on if Redis does not.
+    pub fn sync(&self) -> Result<Seq, StoreError> {
+        let outcome = self.lock_mirror().sync();
+        match &outcome {
+            Ok(true) => drop(self.restarts.fetch_add(1, Relaxed)),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the mirror is not up to date"),
+        }
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *problem = outcome.as_ref().err().map(ToString::to_string);
+        outcome.map(|_| HotStore::seq(&*self.memory))
+    }
+
+    /// Why the mirror is not up to date; `None`: it is.
+    pub fn stale(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This host alone applies deltas of these sources from now on. Its epoch for them.
+    pub fn take_over(&self, sources: &[SourceId]) -> Result<u64, StoreError> {
+        let mut writer = self.lock_writer();
+        let mut packed = Pack::default();
+        packed.array(sources.len());
+        for source in sources.iter() {
+            packed.bytes(source.to_string());
+        }
+        let epoch = value::number(&writer.link.call(Function::Own, &[&packed.0])?)?;
+        writer.epochs.extend(sources.iter().map(|&source| (source, epoch)));
+        Ok(epoch)
+    }
+
+    /// Deltas that Redis has not answered to yet. While there are any, the next one is better not cut.
+    pub fn waiting(&self) -> usize {
+        self.lock_writer().waiting.len()
+    }
+
+    /// Brings in what waits.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let delivered = self.lock_writer().deliver();
+        self.note_delivery(delivered).map(drop)
+    }
+
+    /// No event of these sources will come for minutes before the given one. The first minute that is not closed.
+    pub fn close_up_to(&self, sources: &[SourceId], minute: Minute) -> Result<Minute, StoreError> {
+        let mut writer = self.lock_writer();
+        let mut packed = Pack::default();
+        packed.array(sources.len());
+        for source in sources {
+            let epoch = writer.epochs.get(source).copied().unwrap_or(0);
+            packed.array(3).bytes(source.to_string()).bytes(epoch.to_string()).number(u64::from(minute.0));
+        }
+        let closed = Minute(value::number(&writer.link.call(Function::Close, &[&packed.0])?)?);
+        drop(writer);
+        self.memory.close_up_to(closed);
+        Ok(closed)
+    }
+
+    fn note_delivery(&self, delivered: Result<Option<(Seq, Touched)>, StoreError>) -> Result<Option<Seq>, StoreError> {
+        let Some((seq, touched)) = delivered? else { return Ok(None) };
+        // It is in: what fails from here on is only seen later.
+        if self.sync().is_ok() && !touched.is_empty() {
+            self.publish(seq, &touched);
+        }
+        Ok(Some(seq))
+    }
+
+    /// A hint for others to look.
+    fn publish(&self, seq: Seq, touched: &Touched) {
+        let message = serde_json::json!({ "seq": seq, "metrics": touched }).to_string();
+        let mut writer = self.lock_writer();
+        if let Err(error) = writer.link.query(redis::cmd("PUBLISH").arg(&self.channel).arg(message)) {
+            tracing::debug!(%error, "others are not told of a change");
+        }
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HotStore for RedisStore {
+    fn positions(&self) -> Result<Vec<Position>, StoreError> {
+        positions(&mut self.lock_writer().link)
+    }
+
+    /// `Unavailable`: the delta waits here for the next call; the caller goes on behind it. All other errors: it is dropped, and
+    /// with it what waited; the sources are to be read again from the stored positions.
+    fn apply(&self, delta: Delta) -> Result<Seq, StoreError> {
+        let mut writer = self.lock_writer();
+        if writer.waiting.len() >= WAITING_DELTAS_MAX {
+            return Err(StoreError::Unavailable(format!(
+                "{WAITING_DELTAS_MAX} deltas wait already: this one is dropped"
+            )));
+        }
+        writer.waiting.push_back(delta.into());
+        let delivered = writer.deliver();
+        drop(writer);
+        Ok(self.note_delivery(delivered)?.unwrap_or_else(|| HotStore::seq(&*self.memory)))
+    }
+
+    fn seq(&self) -> Seq {
+        HotStore::seq(&*self.memory)
+    }
+
+    fn changed_since(&self, fingerprints: &[Fingerprint], since: Seq) -> Result<Option<Vec<Minute>>, StoreError> {
+        HotStore::changed_since(&*self.memory, fingerprints, since)
+    }
+}
+
+impl StateReader for RedisStore {
+    fn read(&self, request: &ReadRequest) -> Result<ReadAnswer, StoreError> {
+        self.memory.read(request)
+    }
+
+    fn seq(&self) -> Seq {
+        HotStore::seq(&*self.memory)
+    }
+
+    fn changed_since(&self, fingerprints: &[Fingerprint], since: Seq) -> Result<Option<Vec<Minute>>, StoreError> {
+        HotStore::changed_since(&*self.memory, fingerprints, since)
+    }
+
+    fn dimension_values(&self, dimension: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
+        self.memory.dimension_values(dimension, limit)
+    }
+
+    fn provisional_from(&self) -> Minute {
+        self.memory.provisional_from()
+    }
+}
