@@ -38,8 +38,8 @@ pub struct Dedupe {
 }
 
 impl Table {
-    fn new(slots: usize) -> Self {
-        Self { words: written(slots * 2), used: AtomicU64::new(0) }
+    fn new(slots: usize, threads: usize) -> Self {
+        Self { words: written(slots * 2, threads), used: AtomicU64::new(0) }
     }
 
     fn slots(&self) -> usize {
@@ -66,13 +66,19 @@ impl Table {
     }
 
     /// `Some(true)`: this call put it there, or renewed what was older than the span; `None`: no place near.
+    /// `SHARED`: others may insert at the same time.
     #[inline]
-    fn insert(&self, hash: u64, arrival: Millis, span_ms: Millis, used: &mut u64) -> Option<bool> {
+    fn insert<const SHARED: bool>(&self, hash: u64, arrival: Millis, span_ms: Millis, used: &mut u64) -> Option<bool> {
         let mask = self.slots() - 1;
         let mut at = hash as usize & mask;
         for _ in 0..PROBES_MAX {
             let (key, time) = (&self.words[at * 2], &self.words[at * 2 + 1]);
             let found = match key.load(Relaxed) {
+                0 if !SHARED => {
+                    key.store(hash, Relaxed);
+                    *used += 1;
+                    hash
+                }
                 0 => match key.compare_exchange(0, hash, Relaxed, Relaxed) {
                     Ok(_) => {
                         *used += 1;
@@ -90,6 +96,10 @@ impl Table {
             if before != 0 && arrival - (before as Millis - 1) < span_ms {
                 return Some(false);
             }
+            if !SHARED {
+                time.store(arrival as u64 + 1, Relaxed);
+                return Some(true);
+            }
             // Of two that race for the same id one wins; the other sees a fresh arrival and is the duplicate.
             return Some(time.compare_exchange(before, arrival as u64 + 1, Relaxed, Relaxed).is_ok());
         }
@@ -99,13 +109,13 @@ impl Table {
 
 impl Dedupe {
     pub fn new(span_ms: Millis) -> Self {
-        Self::with_expected(span_ms, 0)
+        Self::with_expected(span_ms, 0, 1)
     }
 
-    /// `expected`: ids within a span, if known.
-    pub fn with_expected(span_ms: Millis, expected: usize) -> Self {
+    /// `expected`: ids within a span, if known; `threads` make room for them.
+    pub fn with_expected(span_ms: Millis, expected: usize, threads: usize) -> Self {
         let slots = (expected * 2).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
-        let current = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
+        let current = Generation { tables: vec![Table::new(slots, threads)], since: Millis::MIN };
         Self { span_ms, current, previous: None, forgotten: AtomicU64::new(0) }
     }
 
@@ -114,7 +124,16 @@ impl Dedupe {
     }
 
     /// Calls `duplicate` with the index of each id that was seen within the span; all others are remembered from now on.
-    pub fn check(&self, hashes: &[u64], arrivals: &[Millis], mut duplicate: impl FnMut(usize)) {
+    pub fn check(&self, hashes: &[u64], arrivals: &[Millis], duplicate: impl FnMut(usize)) {
+        self.check_all::<true>(hashes, arrivals, duplicate);
+    }
+
+    /// The same, faster, since nobody else is at it.
+    pub fn check_alone(&mut self, hashes: &[u64], arrivals: &[Millis], duplicate: impl FnMut(usize)) {
+        self.check_all::<false>(hashes, arrivals, duplicate);
+    }
+
+    fn check_all<const SHARED: bool>(&self, hashes: &[u64], arrivals: &[Millis], mut duplicate: impl FnMut(usize)) {
         let (newest, older) = self.current.tables.split_last().expect("a generation has a table");
         let older: Vec<&Table> = older.iter().chain(self.previous.iter().flat_map(|it| &it.tables)).collect();
         let full = newest.fill() > 0.75;
@@ -133,7 +152,7 @@ impl Dedupe {
             } else if full {
                 None
             } else {
-                newest.insert(hash, *arrival, self.span_ms, &mut used)
+                newest.insert::<SHARED>(hash, *arrival, self.span_ms, &mut used)
             };
             match inserted {
                 Some(true) => {}
@@ -163,7 +182,7 @@ impl Dedupe {
         if arrival - self.current.since > self.span_ms {
             let ids: u64 = self.current.tables.iter().map(|table| table.used.load(Relaxed)).sum();
             let slots = (ids as usize * 3).next_power_of_two().clamp(SLOTS_MIN, SLOTS_MAX);
-            let fresh = Generation { tables: vec![Table::new(slots)], since: Millis::MIN };
+            let fresh = Generation { tables: vec![Table::new(slots, 1)], since: Millis::MIN };
             self.previous = Some(std::mem::replace(&mut self.current, fresh));
             return;
         }
@@ -183,14 +202,14 @@ impl Dedupe {
             return;
         }
         let slots = newest.slots();
-        let larger = Table::new(slots * 4);
+        let larger = Table::new(slots * 4, 1);
         if slots <= REHASH_MAX {
             let old = self.current.tables.pop().expect("a generation has a table");
             let mut used = 0;
             for pair in old.words.chunks_exact(2) {
                 let (hash, time) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
                 if hash != 0 && time != 0 {
-                    larger.insert(hash, time as Millis - 1, self.span_ms, &mut used);
+                    larger.insert::<false>(hash, time as Millis - 1, self.span_ms, &mut used);
                 }
             }
             larger.used.store(used, Relaxed);
@@ -252,7 +271,7 @@ mod tests {
 
     #[test]
     fn shards_that_race_agree_on_one() {
-        let dedupe = Dedupe::with_expected(1_000, 100_000);
+        let dedupe = Dedupe::with_expected(1_000, 100_000, 2);
         let hashes: Vec<u64> = (0..50_000).map(hash).collect();
         let counted: usize = std::thread::scope(|scope| {
             let run = || hashes.chunks(100).map(|chunk| new_ones(&dedupe, chunk, 1)).sum::<usize>();

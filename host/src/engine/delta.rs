@@ -1,5 +1,6 @@
 //! What happened since the last tick: partial aggregates and the source positions they cover. Handed to `HotStore::apply` whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::plan::Plan;
@@ -51,21 +52,49 @@ pub struct DimensionValue {
     pub events: u64,
 }
 
-/// Distinct (minute, dimension values) of a group, numbered.
+/// The (minute, dimension values) of a group, numbered: distinct as a shard makes them, with repeats where several were joined.
 #[derive(Clone, Debug, Default)]
 pub struct GroupPartial {
-    /// Where the first event of each stood in the input; only its order means something.
+    /// Where the first event of each stood in the input: the lowest is the first to be kept where there is a limit.
     pub order: Vec<u64>,
     pub minutes: Vec<Minute>,
-    /// Codes into `Partial::values`, one a dimension of the group, row after row.
+    /// Which of the distinct combinations each has.
+    pub combinations: Vec<u32>,
+    /// The distinct combinations: codes into `Partial::values`, one a dimension of the group, combination after combination.
     pub codes: Vec<u32>,
+}
+
+impl GroupPartial {
+    pub fn combination_count(&self) -> usize {
+        self.combinations.iter().max().map_or(0, |&last| last as usize + 1)
+    }
+
+    /// The UTC days and combinations of these rows, each once, in the order in which they came in.
+    pub fn first_come(&self, rows: impl Iterator<Item = u32>) -> Vec<(u32, u32)> {
+        const NEVER: u64 = u64::MAX;
+        let count = self.combination_count();
+        let mut days: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for row in rows {
+            let row = row as usize;
+            let of_day = days.entry(self.minutes[row].day()).or_insert_with(|| vec![NEVER; count]);
+            let first = &mut of_day[self.combinations[row] as usize];
+            *first = (*first).min(self.order[row]);
+        }
+        let came = days.iter().flat_map(|(day, firsts)| {
+            let came = firsts.iter().enumerate().filter(|(_, order)| **order != NEVER);
+            came.map(|(combination, order)| (*order, *day, combination as u32))
+        });
+        let mut came: Vec<(u64, u32, u32)> = came.collect();
+        came.sort_unstable();
+        came.into_iter().map(|(_, day, combination)| (day, combination)).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct MetricPartial {
     /// Index into the plan's metrics.
     pub metric: usize,
-    /// Rows of the metric's group that have a cell, ascending.
+    /// Rows of the metric's group that have a cell.
     pub rows: Vec<u32>,
     /// For each slot of the metric, one state a row.
     pub slots: Vec<States>,

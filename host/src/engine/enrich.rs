@@ -1,14 +1,13 @@
 //! Enrichments of a chunk: the memo is asked for every row, the plugin only for inputs that nobody asked about before.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::column::{Columns, value_hash};
 use super::decode::Kind;
 use super::dictionary::{Dictionary, NO_VALUE};
 use super::extension::{OutputColumn, TextColumn};
-use super::memo::{Answer, Memo};
+use super::memo::{self, Answer, Memo};
 use super::plan::{Enrichment, EnrichmentOutput, FieldId};
 
 /// Where the text of an input field is found.
@@ -46,7 +45,7 @@ struct Filled {
 const NOTHING: Filled = Filled { code: NO_VALUE, number: f64::NAN, hash: 0 };
 const UNKNOWN: Filled = Filled { code: u32::MAX, number: f64::NAN, hash: 0 };
 /// A row without an answer.
-const NO_ANSWER: u32 = u32::MAX;
+const NO_ANSWER: u32 = memo::NONE;
 /// From here on: an answer of this chunk that the memo has no number for.
 const UNKEPT: u32 = 1 << 30;
 const ROWS_A_CALL: usize = 1024;

@@ -13,6 +13,9 @@ use super::atomics::written;
 pub const SLOTS: usize = 1 << 21;
 pub const ANSWERS_MAX: usize = 1 << 20;
 
+/// The number of no answer.
+pub const NONE: u32 = u32::MAX;
+
 const NUMBER_BITS: u32 = 24;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 
@@ -48,7 +51,12 @@ impl Memo {
     /// `slots`: a power of two, at least 2.
     pub fn with_slots(slots: usize) -> Self {
         assert!(slots.is_power_of_two() && slots >= 2);
-        Self { slots: written(slots), answers: RwLock::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self {
+            slots: written(slots, 1),
+            answers: RwLock::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     pub fn count(&self, hits: u64, misses: u64) {
@@ -56,20 +64,19 @@ impl Memo {
         self.misses.fetch_add(misses, Relaxed);
     }
 
-    /// The numbers of the answers to inputs with these hashes; `u32::MAX` where there is none. Independent loads, so that they overlap.
+    /// The numbers of the answers to inputs with these hashes; `NONE` where there is none. Independent loads and no branch on
+    /// what they bring, so that they overlap.
     pub fn get_all(&self, hashes: &[u64], numbers: &mut Vec<u32>) {
         numbers.clear();
-        numbers.extend(hashes.iter().map(|hash| self.get(*hash).unwrap_or(u32::MAX)));
+        numbers.extend(hashes.iter().map(|hash| self.get(*hash)));
     }
 
-    /// The number of the answer to the input with this hash.
     #[inline]
-    fn get(&self, hash: u64) -> Option<u32> {
+    fn get(&self, hash: u64) -> u32 {
         let at = self.place(hash);
+        let number_in = |word: u64| ((word ^ hash) >> NUMBER_BITS == 0) as u64 * (word & NUMBER_MASK);
         let (first, second) = (self.slots[at].load(Relaxed), self.slots[at ^ 1].load(Relaxed));
-        let tag = hash & !NUMBER_MASK;
-        let word = if first & !NUMBER_MASK == tag { first } else { second };
-        (word & !NUMBER_MASK == tag && word & NUMBER_MASK != 0).then(|| (word & NUMBER_MASK) as u32 - 1)
+        (number_in(first).max(number_in(second)) as u32).wrapping_sub(1)
     }
 
     /// Remembers which answer the input with this hash has.
@@ -126,10 +133,11 @@ mod tests {
             let hash = xxh3_64(&n.to_le_bytes());
             let number = memo.number_of(&[(n % 5) as u8], || answer(n)).unwrap();
             memo.insert(hash, number);
-            assert_eq!(memo.get(hash), Some(number), "an answer just given is there");
+            assert_eq!(memo.get(hash), number, "an answer just given is there");
         }
         for n in 0..1_000u64 {
-            if let Some(number) = memo.get(xxh3_64(&n.to_le_bytes())) {
+            let number = memo.get(xxh3_64(&n.to_le_bytes()));
+            if number != NONE {
                 kept += 1;
                 assert_eq!(*memo.answer(number).unwrap(), answer(n)[..]);
             }

@@ -117,6 +117,7 @@ impl Shards {
                 listener: listener.clone(),
                 ranges: BTreeMap::new(),
                 bytes: 0,
+                batches: 0,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{number}"))
@@ -193,6 +194,8 @@ struct Worker {
     listener: Listener,
     ranges: BTreeMap<SourceId, SourceRange>,
     bytes: usize,
+    /// Taken so far.
+    batches: u64,
 }
 
 /// A shard that dies would leave its lanes uncounted: better to end, and to be started again from the journal.
@@ -230,6 +233,7 @@ impl Worker {
 
     fn process(&mut self, job: Job) {
         let Job { lane, sequence, batch, reply } = job;
+        self.batches += 1;
         self.queue.taken.store(batch.arrival, Relaxed);
         {
             let active = self.active.load();
@@ -242,7 +246,7 @@ impl Worker {
             buffer: &batch.bytes,
             len: batch.len,
             arrival: Arrival::At(batch.arrival),
-            order: sequence << 24,
+            order: self.batches << 24,
             address: address.as_deref(),
             user_agent: batch.client.user_agent.as_deref(),
         };

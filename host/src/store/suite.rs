@@ -86,12 +86,18 @@ pub fn partial(plan: &Arc<Plan>, events: &[Event]) -> Partial {
     for group in &plan.groups {
         let mut partial = GroupPartial::default();
         let mut rows = HashMap::new();
+        let mut combinations: HashMap<Vec<u32>, u32> = HashMap::new();
         let row_of = |event: &Event| {
             let key: Vec<u32> = group.iter().map(|&at| codes[at][event.values[at].as_str()]).collect();
             let next = rows.len() as u32;
             *rows.entry((event.minute, key)).or_insert_with_key(|(minute, key)| {
                 partial.minutes.push(*minute);
-                partial.codes.extend_from_slice(key);
+                partial.order.push(u64::from(next));
+                let next_combination = combinations.len() as u32;
+                partial.combinations.push(*combinations.entry(key.clone()).or_insert_with_key(|key| {
+                    partial.codes.extend_from_slice(key);
+                    next_combination
+                }));
                 next
             })
         };

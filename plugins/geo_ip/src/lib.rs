@@ -14,6 +14,9 @@ use tidemark_plugin::{Enricher, Out, Row, Settings, export_enricher, host};
 const FLAT: [PathElement<'static>; 1] = [PathElement::Key("country_code")];
 const NESTED: [PathElement<'static>; 2] = [PathElement::Key("country"), PathElement::Key("iso_code")];
 
+/// Countries remembered by the place of their record. A power of two.
+const REMEMBERED: usize = 1024;
+
 /// An address and some spaces around it; what is longer is not worth reading.
 const ADDRESS_BYTES_MAX: usize = 64;
 
@@ -34,6 +37,8 @@ struct GeoIp {
     /// Where a record has its country.
     path: &'static [PathElement<'static>],
     unknown: Option<String>,
+    /// What the record at a place said last: many networks share a record, and reading one costs more than finding it.
+    remembered: Vec<Option<(usize, Option<String>)>>,
 }
 
 impl Enricher for GeoIp {
@@ -43,15 +48,30 @@ impl Enricher for GeoIp {
         let Config { unknown, file } = settings.config()?;
         let database = Reader::from_source(host::read_file(&file)?).map_err(|error| format!("{file}: {error}"))?;
         let path = country_path(&database).ok_or_else(|| format!("{file}: its records have no country code"))?;
-        Ok(GeoIp { database, path, unknown })
+        Ok(GeoIp { database, path, unknown, remembered: vec![None; REMEMBERED] })
     }
 
     fn enrich(&mut self, row: Row<'_>, out: &mut Out<'_>) {
         let Some(address) = row.text(0).and_then(address) else { return };
-        let country = country(&self.database, self.path, address).or(self.unknown.as_deref());
+        let country = self.country(address);
         for output in 0..out.len() {
             out.text(output, country);
         }
+    }
+}
+
+impl GeoIp {
+    /// An IPv4 address written as IPv6 (`::ffff:8.8.8.8`) is the IPv4 address.
+    fn country(&mut self, address: IpAddr) -> Option<&str> {
+        let unknown = self.unknown.as_deref();
+        let Ok(found) = self.database.lookup(address.to_canonical()) else { return unknown };
+        let Some(place) = found.offset() else { return unknown };
+        let slot = &mut self.remembered[(place.wrapping_mul(0x9e37_79b1) >> 16) % REMEMBERED];
+        if slot.as_ref().is_none_or(|(of, _)| *of != place) {
+            let country: Option<&str> = found.decode_path(self.path).ok().flatten();
+            *slot = Some((place, country.map(str::to_owned)));
+        }
+        slot.as_ref().and_then(|(_, country)| country.as_deref()).or(unknown)
     }
 }
 
@@ -69,11 +89,6 @@ fn country_path(database: &Reader<Vec<u8>>) -> Option<&'static [PathElement<'sta
         let has = |path: &[PathElement]| matches!(record.decode_path::<&str>(path), Ok(Some(_)));
         if has(&FLAT) { Some(FLAT.as_slice()) } else { has(&NESTED).then_some(NESTED.as_slice()) }
     })
-}
-
-/// An IPv4 address written as IPv6 (`::ffff:8.8.8.8`) is the IPv4 address.
-fn country<'a>(database: &'a Reader<Vec<u8>>, path: &[PathElement<'_>], address: IpAddr) -> Option<&'a str> {
-    database.lookup(address.to_canonical()).ok()?.decode_path(path).ok()?
 }
 
 #[cfg(test)]

@@ -186,26 +186,19 @@ fn compact(entries: &mut Vec<u32>) {
     entries.reverse();
 }
 
+/// Two ascending lists as one. Which list is ahead is a matter of chance: no branch but the loop's own.
 fn union(a: &[u32], b: &[u32]) -> Vec<u32> {
-    let mut out = Vec::with_capacity(a.len() + b.len());
-    let (mut i, mut j) = (0, 0);
+    let mut out = vec![0; a.len() + b.len()];
+    let (mut i, mut j, mut len) = (0, 0, 0);
     while i < a.len() && j < b.len() {
-        match (a[i] >> 6).cmp(&(b[j] >> 6)) {
-            std::cmp::Ordering::Less => {
-                out.push(a[i]);
-                i += 1;
-            }
-            std::cmp::Ordering::Greater => {
-                out.push(b[j]);
-                j += 1;
-            }
-            std::cmp::Ordering::Equal => {
-                out.push(a[i].max(b[j]));
-                i += 1;
-                j += 1;
-            }
-        }
+        let (x, y) = (a[i], b[j]);
+        let (before, behind) = (x >> 6 < y >> 6, x >> 6 > y >> 6);
+        out[len] = if before || behind { x.min(y) } else { x.max(y) };
+        i += usize::from(!behind);
+        j += usize::from(!before);
+        len += 1;
     }
+    out.truncate(len);
     out.extend_from_slice(&a[i..]);
     out.extend_from_slice(&b[j..]);
     out

@@ -80,7 +80,8 @@ pub fn replay(
     let plan = definitions.plan.clone();
     let pieces = Mutex::new(Pieces::new(sources, settings.batch_bytes));
     let expected = pieces.lock().unwrap_or_else(PoisonError::into_inner).expected_events();
-    let dedupe = plan.event.id.map(|_| Mutex::new(Dedupe::with_expected(plan.event.dedupe_ms, expected)));
+    let dedupe =
+        plan.event.id.map(|_| Mutex::new(Dedupe::with_expected(plan.event.dedupe_ms, expected, settings.shards)));
     let turn = AtomicU64::new(0);
     let work = |number: usize| -> Result<(Report, Vec<Partial>), ReplayError> {
         let mut shard = Shard::new(number, plan.clone(), settings.event_bytes_max, 10);
@@ -115,8 +116,8 @@ pub fn replay(
         add(&mut total, report);
         partials.extend(of_shard);
     }
-    let store = MemoryStore::new();
-    store.apply(Delta { sources: Vec::new(), partials: merge::in_order(partials).into_iter().collect() })?;
+    let store = MemoryStore::with_threads(settings.shards);
+    store.apply(Delta { sources: Vec::new(), partials: merge::joined(partials).into_iter().collect() })?;
     let seconds = started.elapsed().as_secs_f64();
     let lines = total.counted + total.rejected + total.late + total.duplicates;
     let summary = Summary {

@@ -42,7 +42,7 @@ impl IdCheck for InTurn<'_> {
         // Nobody else has the turn, so nobody waits here.
         let mut dedupe = dedupe.lock().unwrap_or_else(PoisonError::into_inner);
         dedupe.make_room();
-        dedupe.check(hashes, arrivals, duplicate);
+        dedupe.check_alone(hashes, arrivals, duplicate);
         drop(dedupe);
         if last {
             self.pass();

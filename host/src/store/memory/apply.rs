@@ -1,11 +1,12 @@
 //! Merging a delta into the state: codes become values, values and combinations past their limits become `__other__`,
 //! cells merge. Everything in the order of the delta, so that equal deltas give equal state.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::snapshot::Dropped;
 use super::state::{Held, MetricState, State};
-use crate::engine::delta::{Delta, MetricPartial, Partial, States};
+use crate::engine::delta::{Delta, GroupPartial, MetricPartial, Partial, States};
 use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
 use crate::store::table::{EMPTY, OTHER};
 use crate::store::{Seq, StoreError};
@@ -39,14 +40,15 @@ pub fn check(state: &State, delta: &Delta) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub fn apply(state: &mut State, delta: Delta) -> Seq {
+/// `threads`: how many may merge at the same time.
+pub fn apply(state: &mut State, delta: Delta, threads: usize) -> Seq {
     let arrival = delta.sources.iter().map(|range| range.arrival).max();
     if delta.partials.iter().any(|partial| !partial.metrics.is_empty() || partial.values.iter().any(|v| !v.is_empty()))
     {
         state.seq += 1;
     }
     for partial in delta.partials {
-        merge_partial(state, partial, arrival.unwrap_or(0));
+        merge_partial(state, partial, arrival.unwrap_or(0), threads);
     }
     for range in delta.sources {
         state.positions.insert((range.group, range.source), (range.to, range.arrival));
@@ -58,13 +60,16 @@ pub fn kinds(metric: &Metric) -> Vec<StateKind> {
     metric.slots.iter().map(|slot| slot.kind()).collect()
 }
 
-fn merge_partial(state: &mut State, mut partial: Partial, arrival: Millis) {
+fn merge_partial(state: &mut State, mut partial: Partial, arrival: Millis, threads: usize) {
     let mut codes = Codes::new(state, &partial);
     let groups = codes.limited_groups(state, &partial);
     let metrics = std::mem::take(&mut partial.metrics);
-    for changed in metrics {
-        let values = &groups[partial.plan.metrics[changed.metric].group];
-        merge_metric(state, &partial, changed, values, &mut codes);
+    let place = |changed| place_metric(state, &partial, changed, &groups, &mut codes);
+    let mut merges: Vec<Merge> = metrics.into_iter().map(place).collect();
+    merge_all(&mut merges, state.seq, threads);
+    for merge in merges {
+        state.pane_bytes = state.pane_bytes.saturating_add_signed(merge.grown);
+        state.metrics.insert(merge.fingerprint, merge.known);
     }
     count_values(state, &partial, arrival);
 }
@@ -103,27 +108,24 @@ impl Codes {
         number
     }
 
-    /// For each group its rows' values, with those past a dimension's limit replaced.
-    fn limited_groups(&mut self, state: &mut State, partial: &Partial) -> Vec<Vec<u32>> {
-        let plan = &partial.plan;
-        let mut groups = Vec::with_capacity(partial.groups.len());
-        for (group, rows) in plan.groups.iter().zip(&partial.groups) {
-            let mut values = rows.codes.clone();
-            for (at, &dimension) in group.iter().enumerate() {
-                if let Some(limit) = plan.dimensions[dimension].limit {
-                    let column = values.iter_mut().skip(at).step_by(group.len());
-                    for (value, minute) in column.zip(&rows.minutes) {
-                        let number = self.numbers[dimension][*value as usize];
-                        *value = self.limit(state, partial, dimension, limit, minute.day(), number);
-                    }
-                } else {
-                    let column = values.iter_mut().skip(at).step_by(group.len());
-                    column.for_each(|value| *value = self.numbers[dimension][*value as usize]);
+    /// For each group the values of its combinations by day, with those past a dimension's limit replaced.
+    fn limited_groups(&mut self, state: &mut State, partial: &Partial) -> Vec<GroupValues> {
+        let limit_group = |(group, rows): (&Vec<usize>, &GroupPartial)| {
+            let mut values = GroupValues { width: group.len(), days: BTreeMap::new() };
+            for (day, combination) in rows.first_come(0..rows.minutes.len() as u32) {
+                let of_day = values.days.entry(day).or_insert_with(|| vec![EMPTY; rows.codes.len()]);
+                for (column, &dimension) in group.iter().enumerate() {
+                    let place = combination as usize * group.len() + column;
+                    let number = self.numbers[dimension][rows.codes[place] as usize];
+                    of_day[place] = match partial.plan.dimensions[dimension].limit {
+                        Some(limit) => self.limit(state, partial, dimension, limit, day, number),
+                        None => number,
+                    };
                 }
             }
-            groups.push(values);
-        }
-        groups
+            values
+        };
+        partial.plan.groups.iter().zip(&partial.groups).map(limit_group).collect()
     }
 
     /// The value itself while it is one of the first `limit` of the day; the empty one counts like any other.
@@ -156,29 +158,95 @@ impl Codes {
     }
 }
 
-/// A row of a metric's partial: where it goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Placed {
-    minute: Minute,
-    combination: u32,
-    row: u32,
+/// The values of a group's combinations.
+struct GroupValues {
+    width: usize,
+    /// By UTC day, `width` values a combination that occurs on it.
+    days: BTreeMap<u32, Vec<u32>>,
 }
 
-fn merge_metric(state: &mut State, partial: &Partial, changed: MetricPartial, values: &[u32], codes: &mut Codes) {
+/// A metric's rows, placed: what is left touches nothing but the metric.
+struct Merge {
+    fingerprint: Fingerprint,
+    known: MetricState,
+    placed: Vec<Placed>,
+    states: Vec<States>,
+    /// Bytes by which the panes grew.
+    grown: isize,
+}
+
+/// A row of a metric's partial and where it goes: minute, combination, row from the highest bits to the lowest, so that it sorts as one number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Placed(u128);
+
+impl Placed {
+    fn new(minute: Minute, combination: u32, row: u32) -> Self {
+        Self(u128::from(minute.0) << 64 | u128::from(combination) << 32 | u128::from(row))
+    }
+
+    fn minute(self) -> Minute {
+        Minute((self.0 >> 64) as u32)
+    }
+
+    fn combination(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn row(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+fn place_metric(
+    state: &mut State,
+    partial: &Partial,
+    changed: MetricPartial,
+    groups: &[GroupValues],
+    codes: &mut Codes,
+) -> Merge {
     let metric = &partial.plan.metrics[changed.metric];
     let mut known = match state.metrics.remove(&metric.fingerprint) {
         Some(known) => known,
         None => new_metric(state, &partial.plan, metric),
     };
     known.limit = metric.limit;
-    let mut placed = place(state, partial, metric, &mut known, (&changed.rows, values), codes);
-    placed.sort_unstable();
-    let mut states = changed.slots;
-    for cells in placed.chunk_by(|a, b| a.minute == b.minute) {
-        let grown = merge_minute(&mut known, cells, &mut states, state.seq);
-        state.pane_bytes = state.pane_bytes.saturating_add_signed(grown);
+    let placed = place(state, partial, metric, &mut known, &changed.rows, &groups[metric.group], codes);
+    Merge { fingerprint: metric.fingerprint, known, placed, states: changed.slots, grown: 0 }
+}
+
+/// Merges metrics on as many threads, the largest first.
+fn merge_all(merges: &mut [Merge], seq: Seq, threads: usize) {
+    if threads < 2 {
+        return merges.iter_mut().for_each(|merge| merge_metric(merge, seq));
     }
-    state.metrics.insert(metric.fingerprint, known);
+    let mut largest_last: Vec<&mut Merge> = merges.iter_mut().collect();
+    largest_last.sort_by_cached_key(|merge| merge.placed.len() + merge.states.iter().map(sketch_words).sum::<usize>());
+    let waiting = Mutex::new(largest_last);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(merge) = next() {
+                    merge_metric(merge, seq);
+                }
+            });
+        }
+    });
+}
+
+fn sketch_words(states: &States) -> usize {
+    match states {
+        States::Uniq(sketches) => sketches.iter().map(|sketch| sketch.bytes() / size_of::<u32>()).sum(),
+        _ => 0,
+    }
+}
+
+fn merge_metric(merge: &mut Merge, seq: Seq) {
+    let Merge { known, placed, states, grown, .. } = merge;
+    placed.sort_unstable();
+    for cells in placed.chunk_by(|a, b| a.minute() == b.minute()) {
+        *grown += merge_minute(known, cells, states, seq);
+    }
 }
 
 fn new_metric(state: &State, plan: &Plan, metric: &Metric) -> MetricState {
@@ -210,45 +278,60 @@ fn place(
     partial: &Partial,
     metric: &Metric,
     known: &mut MetricState,
-    (rows, values): (&[u32], &[u32]),
+    rows: &[u32],
+    values: &GroupValues,
     codes: &mut Codes,
 ) -> Vec<Placed> {
-    let minutes = &partial.groups[metric.group].minutes;
-    let dimensions = &partial.plan.groups[metric.group];
-    let (width, seq) = (dimensions.len(), state.seq);
-    let mut wanted = vec![EMPTY; width];
-    let mut placed = Vec::with_capacity(rows.len());
-    for (at, &row) in rows.iter().enumerate() {
-        let minute = minutes[row as usize];
-        wanted.copy_from_slice(&values[row as usize * width..][..width]);
-        // A value may have got its number since the group was translated.
-        for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
-            if *value & UNNUMBERED != 0 {
-                *value = codes.numbers[dimension][(*value & !UNNUMBERED) as usize];
-            }
-        }
-        let today = known.day(minute.day());
-        let combination = match today.find(&wanted) {
-            Some(combination) => combination,
-            None => {
-                let today = Arc::make_mut(today);
-                today.seq = seq;
-                if today.place(&mut wanted, metric.limit) {
-                    for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
-                        *value = codes.settle(state, partial, dimension, *value);
-                    }
-                }
-                today.add(&wanted)
-            }
-        };
-        placed.push(Placed { minute, combination, row: at as u32 });
+    let group = &partial.groups[metric.group];
+    let mut days: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (day, combination) in group.first_come(rows.iter().copied()) {
+        let wanted = &values.days[&day][combination as usize * values.width..][..values.width];
+        let number = place_combination(state, partial, metric, known, day, wanted, codes);
+        let of_day = days.entry(day).or_insert_with(|| vec![0; group.combination_count()]);
+        of_day[combination as usize] = number;
     }
-    placed
+    let placed = |(at, &row): (usize, &u32)| {
+        let (minute, combination) = (group.minutes[row as usize], group.combinations[row as usize] as usize);
+        Placed::new(minute, days[&minute.day()][combination], at as u32)
+    };
+    rows.iter().enumerate().map(placed).collect()
+}
+
+/// The number that a combination is kept under on a day.
+fn place_combination(
+    state: &mut State,
+    partial: &Partial,
+    metric: &Metric,
+    known: &mut MetricState,
+    day: u32,
+    wanted: &[u32],
+    codes: &mut Codes,
+) -> u32 {
+    let dimensions = &partial.plan.groups[metric.group];
+    let mut wanted = wanted.to_vec();
+    // A value may have got its number since the group was translated.
+    for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
+        if *value & UNNUMBERED != 0 {
+            *value = codes.numbers[dimension][(*value & !UNNUMBERED) as usize];
+        }
+    }
+    let today = known.day(day);
+    if let Some(combination) = today.find(&wanted) {
+        return combination;
+    }
+    let today = Arc::make_mut(today);
+    today.seq = state.seq;
+    if today.place(&mut wanted, metric.limit) {
+        for (value, &dimension) in wanted.iter_mut().zip(dimensions) {
+            *value = codes.settle(state, partial, dimension, *value);
+        }
+    }
+    today.add(&wanted)
 }
 
 /// Merges cells of one minute; by how many bytes the pane grew.
 fn merge_minute(known: &mut MetricState, cells: &[Placed], states: &mut [States], seq: Seq) -> isize {
-    let minute = cells[0].minute;
+    let minute = cells[0].minute();
     let kinds = &known.kinds;
     let held = known.panes.entry(minute).or_insert_with(|| Held::new(kinds));
     let pane = Arc::make_mut(&mut held.pane);
@@ -256,13 +339,14 @@ fn merge_minute(known: &mut MetricState, cells: &[Placed], states: &mut [States]
         && today.margins_each > 0
     {
         let margins = |cell: &Placed| {
-            today.margins_of(cell.combination).iter().map(|&margin| (margin, cell.row)).collect::<Vec<_>>()
+            let row = cell.row();
+            today.margins_of(cell.combination()).iter().map(move |&margin| (margin, row))
         };
         let mut incoming: Vec<(u32, u32)> = cells.iter().flat_map(margins).collect();
         incoming.sort_unstable();
         pane.margins.merge_states(&incoming, states, false);
     }
-    let incoming: Vec<(u32, u32)> = cells.iter().map(|cell| (cell.combination, cell.row)).collect();
+    let incoming: Vec<(u32, u32)> = cells.iter().map(|cell| (cell.combination(), cell.row())).collect();
     pane.full.merge_states(&incoming, states, true);
     held.seq = seq;
     let before = std::mem::replace(&mut held.bytes, pane.bytes());

@@ -26,13 +26,14 @@ pub(super) use restore::{Restore, StoredDay};
 pub(super) use snapshot::{Counted, DaySnapshot, Dropped, Head, MetricShape, Snapshot};
 use state::State;
 
-#[derive(Default)]
 pub struct MemoryStore {
     state: RwLock<State>,
     /// Where minutes are read back from that a delta brings something for and that are no longer here.
     history: Option<Arc<dyn HistoryStore>>,
     /// Held over a whole apply, close or evict: one at a time, readers in between.
     writer: Mutex<()>,
+    /// That merge a delta.
+    threads: usize,
 }
 
 /// How full what is limited is.
@@ -62,9 +63,20 @@ pub struct DimensionLimit {
     pub over: u64,
 }
 
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_threads(1)
+    }
+}
+
 impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A delta is merged by as many threads: for a few large deltas, while nobody else is at work.
+    pub fn with_threads(threads: usize) -> Self {
+        Self { state: RwLock::default(), history: None, writer: Mutex::new(()), threads }
     }
 
     /// Minutes before this one are closed: no source lags behind, the grace is over. Never goes back.
@@ -158,7 +170,7 @@ impl HotStore for MemoryStore {
         };
         let mut state = self.write();
         restore::put_back(&mut state, &delta, hours)?;
-        Ok(apply::apply(&mut state, delta))
+        Ok(apply::apply(&mut state, delta, self.threads))
     }
 
     fn seq(&self) -> Seq {

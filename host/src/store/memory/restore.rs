@@ -100,7 +100,7 @@ impl Restore {
 
     pub fn finish(mut self, history: Option<Arc<dyn HistoryStore>>) -> MemoryStore {
         self.state.pane_bytes = self.state.metrics.values().flat_map(|m| m.panes.values()).map(|held| held.bytes).sum();
-        MemoryStore { state: self.state.into(), history, ..MemoryStore::default() }
+        MemoryStore { state: self.state.into(), history, ..MemoryStore::new() }
     }
 }
 
