@@ -20,6 +20,28 @@ pub struct ByPlugin {
     pub plugin: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByPartition {
+    pub partition: u32,
+}
+
+/// Kafka as the log.
+#[derive(Default)]
+pub struct KafkaTelemetry {
+    /// Messages between what was read and the partition's end.
+    pub lag: Family<ByPartition, Gauge>,
+    /// How often reading was paused because counting was behind.
+    pub pauses: Counter,
+    pub delivery_failures: Counter,
+    pub dead_letters: Counter,
+    /// Of those the ones that could not be kept.
+    pub dead_letters_lost: Counter,
+    /// Messages that the topic's retention took before they were counted.
+    pub messages_lost: Counter,
+    /// Deltas that were dropped, and their events read again.
+    pub deltas_refused: Counter,
+}
+
 /// Bodies and events on their way in.
 #[derive(Default)]
 pub struct IngestTelemetry {
@@ -97,6 +119,7 @@ pub struct Telemetry {
     registry: Registry,
     pub ingest: IngestTelemetry,
     pub journal: JournalTelemetry,
+    pub kafka: KafkaTelemetry,
     pub state: StateTelemetry,
     pub serve: ServeTelemetry,
     pub reload: ReloadTelemetry,
@@ -119,6 +142,7 @@ impl Default for Telemetry {
                 sync_seconds: seconds(),
                 failures: Counter::default(),
             },
+            kafka: KafkaTelemetry::default(),
             state: StateTelemetry {
                 tick_seconds: seconds(),
                 apply_seconds: seconds(),
@@ -158,7 +182,7 @@ impl Telemetry {
     }
 
     fn register(&mut self) {
-        let Self { registry, ingest, journal, state, serve, reload, plugins } = self;
+        let Self { registry, ingest, journal, kafka, state, serve, reload, plugins } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -195,6 +219,7 @@ impl Telemetry {
             journal.sync_seconds.clone(),
         );
         registry.register("journal_failures", "Writes or syncs that failed", journal.failures.clone());
+        kafka.register(registry);
         registry.register_with_unit(
             "tick",
             "From the shards' deltas to visible state",
@@ -243,6 +268,18 @@ impl Telemetry {
         registry.register("plugin_rows", "Rows handed to a plugin", plugins.rows.clone());
         registry.register("plugin_traps", "Calls that trapped or ran out of a limit", plugins.traps.clone());
         registry.register("plugin_quarantined", "1 while a plugin is quarantined", plugins.quarantined.clone());
+    }
+}
+
+impl KafkaTelemetry {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("kafka_lag_messages", "Messages that wait in Kafka", self.lag.clone());
+        registry.register("kafka_pauses", "Pauses because counting was behind", self.pauses.clone());
+        registry.register("kafka_delivery_failures", "Messages not delivered", self.delivery_failures.clone());
+        registry.register("kafka_dead_letters", "Events put aside", self.dead_letters.clone());
+        registry.register("kafka_dead_letters_lost", "Of those not kept", self.dead_letters_lost.clone());
+        registry.register("kafka_messages_lost", "Messages gone before they were counted", self.messages_lost.clone());
+        registry.register("kafka_deltas_refused", "Deltas dropped and read again", self.deltas_refused.clone());
     }
 }
 

@@ -45,6 +45,7 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("SystemTime", &["time"]),
     ("sqlparser", &["catalog"]),
     ("fjall", &["store"]),
+    ("rdkafka::", &["ingest"]),
     ("tokio", &["cli", "ingest", "runtime", "serve", "web", "main"]),
     ("axum", &["ingest", "runtime", "serve", "web"]),
     ("anyhow", &["cli", "main", "runtime"]),

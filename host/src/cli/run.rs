@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::ingest::http;
 use crate::ingest::journal::JournalSettings;
+use crate::ingest::kafka::{KafkaSettings, MESSAGE_BYTES_MAX};
 use crate::plugin::Limits;
 use crate::runtime::host::{Host, HostSettings, StartError};
 use crate::serve;
@@ -50,6 +51,18 @@ pub struct Arguments {
     /// Built-in traffic of a shop, in events per second (40 if not given).
     #[arg(long, env = "TIDEMARK_DEMO", num_args = 0..=1, default_missing_value = "40", value_name = "EVENTS_PER_S")]
     demo: Option<f64>,
+    /// Kafka's brokers (`host:port`, separated by commas): the log instead of the host's own journal.
+    #[arg(long, env = "TIDEMARK_KAFKA", value_name = "BROKERS")]
+    kafka: Option<String>,
+    /// The topic that events are in.
+    #[arg(long, default_value = "events", env = "TIDEMARK_TOPIC")]
+    topic: String,
+    /// The consumer group of the hosts of one installation.
+    #[arg(long, default_value = "tidemark", env = "TIDEMARK_GROUP")]
+    group: String,
+    /// A setting of the Kafka client (librdkafka), as KEY=VALUE: TLS, SASL; may be given more than once.
+    #[arg(long, env = "TIDEMARK_KAFKA_OPTION", value_delimiter = ';', value_parser = option, hide_env_values = true)]
+    kafka_option: Vec<(String, String)>,
     /// A key that sends events; may be given more than once.
     #[arg(long, env = "TIDEMARK_WRITE_KEY", value_delimiter = ',', hide_env_values = true)]
     write_key: Vec<String>,
@@ -138,6 +151,18 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         "--event-bytes-max: between 64 and --body-bytes-max"
     );
     ensure!(body_bytes_max <= 1 << 30, "--body-bytes-max: at most 1 GiB");
+    let kafka = arguments.kafka.map(|brokers| KafkaSettings {
+        brokers,
+        topic: arguments.topic,
+        group: arguments.group,
+        options: arguments.kafka_option,
+        instance: String::new(),
+        alone: true,
+    });
+    ensure!(
+        kafka.is_none() || event_bytes_max < MESSAGE_BYTES_MAX,
+        "--event-bytes-max: less than {MESSAGE_BYTES_MAX} with --kafka, since an event must fit into a message"
+    );
     Ok(HostSettings {
         metrics: arguments.metrics,
         plugins: arguments.plugins,
@@ -154,6 +179,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
             age_max_ms: arguments.journal_age_max,
             ..JournalSettings::default()
         },
+        kafka,
         limits: arguments.limits,
         http: http::Settings {
             keys: keys.clone(),
@@ -165,6 +191,11 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         demo,
         clock: Clock::System,
     })
+}
+
+fn option(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
+    Ok((key.trim().to_owned(), value.to_owned()))
 }
 
 fn duration(text: &str) -> Result<Millis, String> {

@@ -3,6 +3,7 @@
 use super::column::value_hash;
 use super::decode::{Kind, Rows, number};
 use super::dedupe::Dedupe;
+use super::messages::Messages;
 use super::plan::{FieldId, Plan};
 use super::timestamp;
 use crate::time::Millis;
@@ -11,9 +12,11 @@ use crate::time::Millis;
 pub const VALUE_BYTES_MAX: usize = 4096;
 
 /// When a batch came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
+#[derive(Clone, Copy, Debug)]
+pub enum Arrival<'a> {
     At(Millis),
+    /// As many messages, each with its own arrival and client.
+    Each(&'a Messages),
     /// Replay: each event arrives at its own time, so that none is late; `ahead` counts from `now`, which is also the arrival of an event without a time.
     Own {
         now: Millis,
@@ -77,6 +80,8 @@ pub struct Judge {
     pub times: Vec<Millis>,
     /// By field, for all decoded rows; empty where numbers are not wanted.
     pub numbers: Vec<Vec<f64>>,
+    /// The message of each row, where the batch came as messages.
+    pub messages: Vec<u32>,
     ids: Vec<u64>,
     arrivals: Vec<Millis>,
     id_rows: Vec<u32>,
@@ -92,10 +97,13 @@ impl Judge {
         plan: &Plan,
         rows: &Rows,
         buffer: &[u8],
-        arrival: Arrival,
+        arrival: Arrival<'_>,
         ids: &mut impl IdCheck,
         last: bool,
     ) {
+        if let Arrival::Each(messages) = arrival {
+            messages.of_lines(&rows.start, &mut self.messages);
+        }
         self.fates.clear();
         self.fates.resize(rows.len, Fate::Counted);
         for field in &plan.event.require {
@@ -135,18 +143,28 @@ impl Judge {
         }
     }
 
-    fn read_times(&mut self, plan: &Plan, rows: &Rows, buffer: &[u8], arrival: Arrival) {
-        let without = match arrival {
-            Arrival::At(at) => at,
-            Arrival::Own { now } => now,
-        };
+    fn read_times(&mut self, plan: &Plan, rows: &Rows, buffer: &[u8], arrival: Arrival<'_>) {
         self.times.clear();
+        match arrival {
+            Arrival::At(at) => self.read_times_or(plan, rows, buffer, |_| at),
+            Arrival::Own { now } => self.read_times_or(plan, rows, buffer, |_| now),
+            Arrival::Each(messages) => {
+                let of_rows = std::mem::take(&mut self.messages);
+                self.read_times_or(plan, rows, buffer, |row| messages.get(of_rows[row]).arrival);
+                self.messages = of_rows;
+            }
+        }
+    }
+
+    /// `without`: the time of a row that brings none.
+    #[inline]
+    fn read_times_or(&mut self, plan: &Plan, rows: &Rows, buffer: &[u8], without: impl Fn(usize) -> Millis) {
         let Some(field) = plan.event.time else {
-            return self.times.resize(rows.len, without);
+            return self.times.extend((0..rows.len).map(without));
         };
         for (row, value) in rows.column(field).iter().enumerate() {
             let time = match value.kind() {
-                Kind::Missing | Kind::Null => Some(without),
+                Kind::Missing | Kind::Null => Some(without(row)),
                 Kind::Number => timestamp::from_number(rows.bytes(buffer, *value)),
                 Kind::Text => timestamp::from_text(rows.bytes(buffer, *value)),
                 _ => None,
@@ -158,12 +176,24 @@ impl Judge {
         }
     }
 
-    fn judge_times(&mut self, plan: &Plan, arrival: Arrival) {
-        let (latest, earliest) = match arrival {
-            Arrival::At(at) => (at + plan.event.ahead_ms, at - plan.event.lateness_ms),
-            Arrival::Own { now } => (now + plan.event.ahead_ms, Millis::MIN),
-        };
-        for (fate, time) in self.fates.iter_mut().zip(&self.times) {
+    fn judge_times(&mut self, plan: &Plan, arrival: Arrival<'_>) {
+        let of = |at: Millis| (at + plan.event.ahead_ms, at - plan.event.lateness_ms);
+        match arrival {
+            Arrival::At(at) => self.judge_times_by(|_| of(at)),
+            Arrival::Own { now } => self.judge_times_by(|_| (now + plan.event.ahead_ms, Millis::MIN)),
+            Arrival::Each(messages) => {
+                let of_rows = std::mem::take(&mut self.messages);
+                self.judge_times_by(|row| of(messages.get(of_rows[row]).arrival));
+                self.messages = of_rows;
+            }
+        }
+    }
+
+    /// `bounds`: the latest and the earliest time that a row may have.
+    #[inline]
+    fn judge_times_by(&mut self, bounds: impl Fn(usize) -> (Millis, Millis)) {
+        for (row, (fate, time)) in self.fates.iter_mut().zip(&self.times).enumerate() {
+            let (latest, earliest) = bounds(row);
             if *fate == Fate::Counted {
                 if *time > latest {
                     *fate = Fate::Ahead;
@@ -179,12 +209,12 @@ impl Judge {
         plan: &Plan,
         rows: &Rows,
         buffer: &[u8],
-        arrival: Arrival,
+        arrival: Arrival<'_>,
         ids: &mut impl IdCheck,
         last: bool,
     ) {
         let Some(field) = plan.event.id else { return };
-        let Self { fates, times, ids: hashes, arrivals, id_rows, .. } = self;
+        let Self { fates, times, messages, ids: hashes, arrivals, id_rows, .. } = self;
         hashes.clear();
         arrivals.clear();
         id_rows.clear();
@@ -193,6 +223,7 @@ impl Judge {
                 hashes.push(value_hash(value.kind(), rows.bytes(buffer, *value)));
                 arrivals.push(match arrival {
                     Arrival::At(at) => at,
+                    Arrival::Each(all) => all.get(messages[row]).arrival,
                     Arrival::Own { .. } => times[row],
                 });
                 id_rows.push(row as u32);

@@ -13,6 +13,9 @@ pub mod timestamp;
 
 pub mod dedupe;
 pub mod judge;
+pub mod messages;
+pub mod report;
+pub mod screen;
 
 pub mod column;
 pub mod dictionary;

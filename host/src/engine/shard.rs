@@ -12,47 +12,25 @@ use super::dictionary::{Dictionary, NO_VALUE};
 use super::enrich::{Enricher, Inputs};
 use super::filter::{Filter, TRUE};
 use super::group::{GroupTable, Keys, Scratch};
-use super::judge::{Arrival, Fate, IdCheck, Judge};
+use super::judge::{Arrival, IdCheck, Judge};
+use super::messages::Messages;
 use super::plan::{FieldDefault, FieldId, Plan};
+use super::report::Report;
 use crate::time::Minute;
 
 /// Groups of one set of dimensions before a shard seals what it has: bounds what one tick can hold.
 const GROUPS_MAX: usize = 1 << 20;
-/// Dead letters kept of one batch, and bytes of each.
-const LETTERS_MAX: usize = 10;
-const LETTER_BYTES_MAX: usize = 2048;
 
 /// A batch as a shard sees it. `buffer` goes on for `decode::PADDING_BYTES` behind `len`.
 pub struct Input<'a> {
     pub buffer: &'a [u8],
     pub len: usize,
-    pub arrival: Arrival,
+    pub arrival: Arrival<'a>,
     /// Where its first line stands in the input; the next lines follow.
     pub order: u64,
+    /// Who sent it, unless its messages say so themselves.
     pub address: Option<&'a str>,
     pub user_agent: Option<&'a str>,
-}
-
-/// What became of a batch. Every non-blank line is in exactly one of the four counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub counted: u64,
-    pub rejected: u64,
-    pub late: u64,
-    pub duplicates: u64,
-    /// The first rejected lines, by index among the non-blank ones.
-    pub errors: Vec<(u64, String)>,
-    /// Rejected and late events, the first few.
-    pub letters: Vec<DeadLetter>,
-    /// First and last minute of counted events.
-    pub minutes: Option<(Minute, Minute)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    pub reason: String,
-    /// The first bytes of the event.
-    pub event: String,
 }
 
 pub struct Shard {
@@ -210,44 +188,15 @@ impl Work {
     /// Selects the rows that count, and says what became of the others.
     fn report(&mut self, input: &Input<'_>, errors_max: usize, report: &mut Report) {
         let Self { plan, rows, judge, selection, order, minutes, .. } = self;
-        let mut put_aside = |line: u32, start: u32, end: u32, reason: String, rejected: bool| {
-            if report.letters.len() < LETTERS_MAX {
-                let bytes = &input.buffer[start as usize..(end as usize).min(start as usize + LETTER_BYTES_MAX)];
-                report
-                    .letters
-                    .push(DeadLetter { reason: reason.clone(), event: String::from_utf8_lossy(bytes).into() });
-            }
-            if rejected {
-                report.errors.push((u64::from(line), reason));
-            }
-        };
-        for reject in &rows.rejects {
-            report.rejected += 1;
-            put_aside(reject.line, reject.start, reject.end, reject.reason.to_string(), true);
-        }
         selection.clear();
         minutes.clear();
         order.clear();
-        for (row, fate) in judge.fates.iter().enumerate() {
-            match fate {
-                Fate::Counted => {
-                    selection.push(row as u32);
-                    minutes.push(Minute::of(judge.times[row]));
-                    order.push(input.order + u64::from(rows.line[row]));
-                    continue;
-                }
-                Fate::Duplicate => {
-                    report.duplicates += 1;
-                    continue;
-                }
-                Fate::Late => report.late += 1,
-                _ => report.rejected += 1,
-            }
-            put_aside(rows.line[row], rows.start[row], rows.end[row], fate.reason(plan), fate.is_rejected());
-        }
-        report.errors.sort_unstable_by_key(|(line, _)| *line);
-        report.errors.truncate(errors_max);
-        report.counted += selection.len() as u64;
+        let all_letters = matches!(input.arrival, Arrival::Each(_));
+        report.add(plan, rows, &judge.fates, errors_max, all_letters, |row| {
+            selection.push(row as u32);
+            minutes.push(Minute::of(judge.times[row]));
+            order.push(input.order + u64::from(rows.line[row]));
+        });
         if let (Some(first), Some(last)) = (minutes.iter().min(), minutes.iter().max()) {
             let so_far = report.minutes.unwrap_or((*first, *last));
             report.minutes = Some((so_far.0.min(*first), so_far.1.max(*last)));
@@ -255,9 +204,10 @@ impl Work {
     }
 
     fn fill_columns(&mut self, input: &Input<'_>) {
-        let Self { plan, rows, judge, selection, columns, dictionaries, .. } = self;
-        columns.rows = selection.len();
+        let plan = self.plan.clone();
+        self.columns.rows = self.selection.len();
         for (id, field) in plan.fields.iter().enumerate() {
+            let Self { rows, judge, selection, columns, dictionaries, .. } = self;
             let values = rows.column(id);
             let default = default_of(field.default, input);
             if let Some(dictionary) = &mut dictionaries[id] {
@@ -284,12 +234,35 @@ impl Work {
                     }
                 }));
             }
+            if let (Arrival::Each(messages), true) = (input.arrival, field.default != FieldDefault::None) {
+                self.fill_from_messages(id, input.buffer, messages);
+            }
+        }
+    }
+
+    /// What the event does not bring, its message may.
+    fn fill_from_messages(&mut self, id: FieldId, buffer: &[u8], messages: &Messages) {
+        let Self { plan, rows, judge, selection, columns, dictionaries, .. } = self;
+        let field = &plan.fields[id];
+        let values = rows.column(id);
+        for (at, row) in selection.iter().enumerate() {
+            let row = *row as usize;
+            if values[row].kind() > Kind::Null {
+                continue;
+            }
+            let Some(text) = default_of_message(field.default, messages, judge.messages[row]) else { continue };
+            if let Some(dictionary) = &mut dictionaries[id] {
+                columns.codes[id][at] = code_of(dictionary, rows, buffer, values[row], Some(text));
+            }
+            if field.hash {
+                columns.hashes[id][at] = value_hash(Kind::Text, text.as_bytes());
+            }
         }
     }
 
     fn enrich(&mut self, shard: usize, input: &Input<'_>) {
-        let Self { plan, rows, selection, columns, dictionaries, enrichers, events, .. } = self;
-        let inputs = ChunkInputs { plan, rows, selection, input };
+        let Self { plan, rows, judge, selection, columns, dictionaries, enrichers, events, .. } = self;
+        let inputs = ChunkInputs { plan, rows, selection, input, messages: &judge.messages };
         for enricher in enrichers {
             enricher.run(shard, &plan.enrichments, &inputs, dictionaries, columns);
         }
@@ -394,6 +367,14 @@ fn default_of<'a>(default: FieldDefault, input: &Input<'a>) -> Option<&'a str> {
     }
 }
 
+fn default_of_message(default: FieldDefault, messages: &Messages, message: u32) -> Option<&str> {
+    match default {
+        FieldDefault::None => None,
+        FieldDefault::ClientAddress => messages.address(message),
+        FieldDefault::UserAgent => messages.user_agent(message),
+    }
+}
+
 #[inline]
 fn code_of(dictionary: &mut Dictionary, rows: &Rows, buffer: &[u8], value: Value, default: Option<&str>) -> u32 {
     match value.kind() {
@@ -425,6 +406,20 @@ struct ChunkInputs<'a> {
     rows: &'a Rows,
     selection: &'a [u32],
     input: &'a Input<'a>,
+    /// The message of each row, where the batch came as messages.
+    messages: &'a [u32],
+}
+
+impl ChunkInputs<'_> {
+    fn default(&self, field: FieldId, row: usize) -> Option<&str> {
+        let default = self.plan.fields[field].default;
+        match self.input.arrival {
+            Arrival::Each(messages) => {
+                default_of_message(default, messages, self.messages[self.selection[row] as usize])
+            }
+            _ => default_of(default, self.input),
+        }
+    }
 }
 
 impl Inputs for ChunkInputs<'_> {
@@ -441,7 +436,7 @@ impl Inputs for ChunkInputs<'_> {
             Kind::Text | Kind::Number => Some(self.rows.bytes(self.input.buffer, value)),
             Kind::True => Some(b"true"),
             Kind::False => Some(b"false"),
-            _ => match (default_of(self.plan.fields[field].default, self.input), columns.codes[field].get(row)) {
+            _ => match (self.default(field, row), columns.codes[field].get(row)) {
                 (Some(text), _) => Some(text.as_bytes()),
                 (None, Some(code)) if *code != NO_VALUE => Some(dictionaries[field].as_ref()?.text(*code).as_bytes()),
                 _ => None,

@@ -93,7 +93,7 @@ fn read_bounded(
 
 /// One line for each element of an array, or one for anything else. What is wrong with an element stays wrong with its line
 /// alone; what is wrong between elements makes a line of its own that is no JSON.
-fn json_to_lines(json: &[u8]) -> Vec<u8> {
+pub(super) fn json_to_lines(json: &[u8]) -> Vec<u8> {
     let start = json.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(json.len());
     let mut out = Vec::with_capacity(json.len() + PADDING_BYTES + 16);
     let mut walk = Walk::default();

@@ -108,7 +108,7 @@ async fn take_events<I: Intake>(door: &Door<I>, parts: &Parts, body: &mut Body) 
     door.telemetry.ingest.bodies.inc();
     door.telemetry.ingest.body_bytes.inc_by(received as u64);
     let Lines { bytes, len, zstd } = lines;
-    let batch = RawBatch { bytes, len, zstd, arrival: door.clock.now(), client };
+    let batch = RawBatch { bytes, len, zstd, arrival: door.clock.now(), client, messages: None };
     door.intake.submit(batch).await.map_err(refused)
 }
 

@@ -3,12 +3,14 @@
 pub mod body;
 pub mod http;
 pub mod journal;
+pub mod kafka;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::messages::Messages;
 use crate::time::Millis;
 
 /// Events as they came: lines of JSON, not yet looked at.
@@ -19,8 +21,18 @@ pub struct RawBatch {
     pub len: usize,
     /// The same lines compressed by zstd, if the client sent them so: the journal takes them as they are.
     pub zstd: Option<Bytes>,
+    /// Of the newest line.
     pub arrival: Millis,
     pub client: Client,
+    /// Where the lines came as many messages: each says itself when it arrived, and from whom.
+    pub messages: Option<Messages>,
+}
+
+impl RawBatch {
+    /// Arrival of the oldest line.
+    pub fn oldest(&self) -> Millis {
+        self.messages.as_ref().and_then(Messages::arrivals).map_or(self.arrival, |(oldest, _)| oldest)
+    }
 }
 
 /// Who sent a batch: fills `ip` and `user_agent` where an event brings none.

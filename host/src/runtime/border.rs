@@ -25,7 +25,7 @@ const BATCH_OVERHEAD_BYTES: usize = 512;
 struct Entry {
     frame: Frame,
     batch: RawBatch,
-    report: oneshot::Sender<crate::engine::shard::Report>,
+    report: oneshot::Sender<crate::engine::report::Report>,
     durable: oneshot::Sender<Result<(), String>>,
     reserved: Reserved,
 }
@@ -155,12 +155,9 @@ impl Writer {
             match self.journal.append(lane, frame) {
                 Ok(sequence) => {
                     self.telemetry.journal.written_bytes.inc_by(bytes);
-                    self.shards.send(Job {
-                        lane: lane as SourceId,
-                        sequence,
-                        batch,
-                        reply: Reply::To(report, reserved),
-                    });
+                    let (source, from, to) = (lane as SourceId, sequence, sequence + 1);
+                    let reply = Reply::To(report, reserved);
+                    self.shards.send(Job { source, from, to, batch, reply, generation: 0 });
                     written.push((lane, durable));
                 }
                 Err(error) => {

@@ -1,4 +1,4 @@
-//! Demo traffic through the same border as any other: first what is missing of the last days, then live.
+//! Demo traffic through the same log as any other: first what is missing of the last days, then live.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::border::Border;
 use super::demo::{Batch, Demo, fill_range};
+use super::log::Log;
 use crate::engine::decode::PADDING_BYTES;
 use crate::ingest::{Client, Intake, RawBatch, Refusal};
 use crate::time::{Clock, MINUTE_MS, Millis};
@@ -21,7 +21,7 @@ const LIVE_EVERY_MS: Millis = 1_000;
 
 /// Runs until `stop` says so. `last`: arrival of the newest event there is.
 pub async fn run(
-    border: Arc<Border>,
+    log: Arc<Log>,
     rate: f64,
     last: Option<Millis>,
     clock: Clock,
@@ -46,7 +46,7 @@ pub async fn run(
         arrivals.push_back(at);
         // Those under way may be done in any order: the oldest of as many is a safe floor.
         floor.store(arrivals.front().copied().unwrap_or(at), Relaxed);
-        under_way.spawn(give(border.clone(), batch));
+        under_way.spawn(give(log.clone(), batch));
         at = to;
     }
     while under_way.join_next().await.is_some() {}
@@ -55,7 +55,7 @@ pub async fn run(
     while !*stop.borrow() {
         let to = clock.now() - clock.now() % LIVE_EVERY_MS;
         if to > at {
-            give(border.clone(), demo.batch(at, to)).await;
+            give(log.clone(), demo.batch(at, to)).await;
             at = to;
         }
         tokio::select! {
@@ -66,16 +66,16 @@ pub async fn run(
 }
 
 /// Asks again while the host is busy: the demo can wait.
-async fn give(border: Arc<Border>, batch: Batch) {
+async fn give(log: Arc<Log>, batch: Batch) {
     if batch.events == 0 {
         return;
     }
     let mut bytes = batch.lines.into_bytes();
     let len = bytes.len();
     bytes.resize(len + PADDING_BYTES, 0);
-    let raw = RawBatch { bytes, len, zstd: None, arrival: batch.arrival, client: Client::default() };
+    let raw = RawBatch { bytes, len, zstd: None, arrival: batch.arrival, client: Client::default(), messages: None };
     loop {
-        match border.submit(raw.clone()).await {
+        match log.submit(raw.clone()).await {
             Ok(_) => return,
             Err(Refusal::Busy { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(Refusal::Unavailable { reason, .. }) => {

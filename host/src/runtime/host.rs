@@ -11,18 +11,18 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::border::Border;
+use super::kafka::Counter;
+use super::log::{Log, Reading};
 use super::reload::Keeper;
-use super::shards::{Listener, Shards};
 use super::status::Status;
 use super::tick::{Since, Ticker};
 use super::watch::Watch;
-use super::{demo_feed, recover};
+use super::{demo_feed, log, recover};
 use crate::catalog::definitions::Active;
 use crate::catalog::diagnostic::Diagnostic;
-use crate::engine::shard::Report;
-use crate::ingest::journal::{Journal, JournalSettings};
-use crate::ingest::{RawBatch, http};
+use crate::ingest::http;
+use crate::ingest::journal::JournalSettings;
+use crate::ingest::kafka::KafkaSettings;
 use crate::plugin::{Limits, Registry};
 use crate::serve::{self, Services, rejects::Rejects};
 use crate::store::HotStore as _;
@@ -32,6 +32,9 @@ use crate::store::reader::JoinedReader;
 use crate::store::{StateReader, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
+
+/// Between two looks at whether the start is over.
+const CAUGHT_UP_LOOK: Duration = Duration::from_millis(10);
 
 pub struct HostSettings {
     pub metrics: PathBuf,
@@ -45,6 +48,8 @@ pub struct HostSettings {
     pub queue_bytes_max: usize,
     pub data_bytes_max: u64,
     pub journal: JournalSettings,
+    /// The log instead of the journal.
+    pub kafka: Option<KafkaSettings>,
     pub limits: Limits,
     pub http: http::Settings,
     pub serve: serve::Settings,
@@ -69,8 +74,8 @@ pub struct Host {
     pub status: Arc<Status>,
     pub services: Arc<Services>,
     pub router: Router,
-    border: Arc<Border>,
-    writer: std::thread::JoinHandle<()>,
+    log: Arc<Log>,
+    reading: Reading,
     keeper: Arc<Keeper>,
     tick_ms: Millis,
     demo: Option<f64>,
@@ -84,26 +89,19 @@ impl Host {
         std::fs::create_dir_all(&settings.data).with_context(|| format!("cannot make {}", settings.data.display()))?;
         let embedded = Arc::new(open_store(&settings.data.join("store")).map_err(anyhow::Error::from)?);
         let memory: Arc<MemoryStore> = Arc::new(embedded.load().map_err(anyhow::Error::from)?);
-        let journal = Journal::open(&settings.data.join("journal"), settings.journal).map_err(anyhow::Error::from)?;
-        let journal = Arc::new(journal);
-        let registry =
-            Registry::new(settings.plugins, settings.limits, settings.shards).map_err(anyhow::Error::from)?;
+        let plugins = settings.plugins.clone();
+        let registry = Registry::new(plugins, settings.limits.clone(), settings.shards).map_err(anyhow::Error::from)?;
         let registry = Arc::new(registry);
-        let keeper =
-            Keeper::start(settings.metrics, registry.clone(), embedded.clone(), clock.clone(), telemetry.clone())?;
+        let metrics = settings.metrics.clone();
+        let keeper = Keeper::start(metrics, registry.clone(), embedded.clone(), clock.clone(), telemetry.clone())?;
         let keeper = Arc::new(keeper.map_err(StartError::Definitions)?);
         let active = keeper.active().clone();
         let rejects = Arc::new(Rejects::default());
-        let shards = Shards::start(
-            settings.shards,
-            active.clone(),
-            settings.event_bytes_max,
-            listener(rejects.clone(), telemetry.clone()),
-        );
-        let shards = Arc::new(shards);
+        let parts = log::Parts { embedded: &embedded, memory: &memory, active: &active, telemetry: &telemetry };
+        let (log, shards, reading) = log::open(&settings, &parts, &rejects)?;
         let ticker = Arc::new(Ticker {
             shards: shards.clone(),
-            journal: journal.clone(),
+            log: log.clone(),
             memory: memory.clone(),
             embedded: embedded.clone(),
             active: active.clone(),
@@ -116,15 +114,15 @@ impl Host {
             covered: Mutex::default(),
             since: Mutex::new(Since::default()),
             data_bytes_max: settings.data_bytes_max,
+            ticking: Mutex::default(),
         });
-        let (border, writer) = Border::start(journal, shards.clone(), telemetry.clone(), settings.queue_bytes_max);
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(embedded.history())));
         let status = Arc::new(Status {
             started_at: clock.now(),
             clock: clock.clone(),
             registry,
             active: active.clone(),
-            border: border.clone(),
+            log: log.clone(),
             telemetry: telemetry.clone(),
             ticker: ticker.clone(),
             totals: shards.totals.clone(),
@@ -132,7 +130,7 @@ impl Host {
             failures: Mutex::default(),
             history: Mutex::default(),
         });
-        let door = http::Door::new(border.clone(), settings.http, clock.clone(), telemetry.clone());
+        let door = http::Door::new(log.clone(), settings.http, clock.clone(), telemetry.clone());
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
         let router = serve::router(services.clone(), http::router(door));
@@ -143,24 +141,40 @@ impl Host {
             status,
             services,
             router,
-            border,
-            writer,
+            log,
+            reading,
             keeper,
             tick_ms: settings.tick_ms,
             demo: settings.demo,
         })
     }
 
-    /// Counts again what was acknowledged after the last checkpoint.
+    /// Counts again what was acknowledged after the last checkpoint; from Kafka it is only begun.
     pub fn recover(&self) -> anyhow::Result<()> {
-        let positions = self.ticker.memory.positions()?;
-        let event = &self.active.load().definitions.plan.event;
-        let dedupe_ms = event.id.map(|_| event.dedupe_ms);
-        let recovered = recover::recover(&self.ticker.journal, &self.ticker.shards, &positions, dedupe_ms)?;
-        self.ticker.tick(self.clock.now())?;
-        self.border.open();
-        self.status.recovered.store(true, Relaxed);
-        tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
+        match (&*self.log, &self.reading) {
+            (Log::Journal { journal, border }, _) => {
+                let positions = self.ticker.memory.positions()?;
+                let event = &self.active.load().definitions.plan.event;
+                let dedupe_ms = event.id.map(|_| event.dedupe_ms);
+                let recovered = recover::recover(journal, &self.ticker.shards, &positions, dedupe_ms)?;
+                self.ticker.tick(self.clock.now())?;
+                border.open();
+                self.status.recovered.store(true, Relaxed);
+                tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
+            }
+            (Log::Kafka { producer, floor }, Reading::Kafka(reading)) => {
+                let counter =
+                    Counter { ticker: self.ticker.clone(), clock: self.clock.clone(), waiting_bytes: Arc::default() };
+                reading.start(
+                    counter,
+                    producer.clone(),
+                    floor.clone(),
+                    self.clock.clone(),
+                    self.ticker.telemetry.clone(),
+                )?;
+            }
+            (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),
+        }
         Ok(())
     }
 
@@ -202,20 +216,25 @@ impl Host {
         let last = host.ticker.memory.positions()?.iter().map(|position| position.arrival).max();
         let demo = host.demo.map(|rate| {
             let floor = host.ticker.source_floor.clone();
-            tokio::spawn(demo_feed::run(host.border.clone(), rate, last, host.clock.clone(), floor, stopped.clone()))
+            tokio::spawn(demo_feed::run(host.log.clone(), rate, last, host.clock.clone(), floor, stopped.clone()))
         });
         let ticks = tokio::spawn(ticks(host.clone(), stopped.clone()));
-        let refreshes = tokio::spawn(refreshes(host.clone(), refresh_ms, stopped));
-        stop.await;
+        let refreshes = tokio::spawn(refreshes(host.clone(), refresh_ms, stopped.clone()));
+        let caught_up = tokio::spawn(catch_up(host.clone(), stopped));
+        let failure = tokio::select! {
+            () = stop => None,
+            reason = host.reading.failed() => Some(reason),
+        };
         tracing::info!("stopping: no more events are taken, what was taken is finished");
         let _ = stopping.send(true);
         host.services.live.close();
-        for task in [Some(server), demo, Some(ticks), Some(refreshes)].into_iter().flatten() {
+        for task in [Some(server), demo, Some(ticks), Some(refreshes), Some(caught_up)].into_iter().flatten() {
             // A task that failed has said so; the others are to end all the same.
             let _ = task.await;
         }
         tokio::task::spawn_blocking(move || watch.stop()).await?;
-        tokio::task::spawn_blocking(move || finish(&host)).await?
+        tokio::task::spawn_blocking(move || finish(&host)).await??;
+        failure.map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
     }
 }
 
@@ -233,10 +252,7 @@ fn open_store(folder: &Path) -> Result<Embedded, StoreError> {
 
 /// The last cut, and a checkpoint: the next start finds nothing to count again.
 fn finish(host: &Host) -> anyhow::Result<()> {
-    host.border.close();
-    while host.border.waiting_bytes() > 0 && !host.writer.is_finished() {
-        std::thread::yield_now();
-    }
+    host.reading.finish(&host.log);
     host.ticker.tick(host.clock.now())?;
     host.ticker.checkpoint(host.clock.now())?;
     Ok(())
@@ -247,6 +263,29 @@ fn reload(keeper: &Keeper, services: &Services, clock: &Clock) {
         Ok(Some(_)) => services.live.definitions_changed(clock.now()),
         Ok(None) => {}
         Err(error) => tracing::error!(%error, "definitions cannot be applied"),
+    }
+}
+
+/// Ready when all that was acknowledged before the start is visible.
+async fn catch_up(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
+    let Reading::Kafka(reading) = &host.reading else { return };
+    while !reading.is_caught_up() {
+        tokio::select! {
+            () = tokio::time::sleep(CAUGHT_UP_LOOK) => {}
+            _ = stopped.changed() => return,
+        }
+    }
+    let settling = host.clone();
+    let settle = move || {
+        settling.ticker.shards.wait_for(&settling.ticker.shards.mark());
+        settling.tick()
+    };
+    match tokio::task::spawn_blocking(settle).await {
+        Ok(Ok(_)) => {
+            host.status.recovered.store(true, Relaxed);
+            tracing::info!("recovered: all that was in Kafka at the start is visible");
+        }
+        failed => tracing::error!(?failed, "the first tick failed"),
     }
 }
 
@@ -299,19 +338,4 @@ async fn refreshes(host: Arc<Host>, refresh_ms: Millis, mut stopped: watch::Rece
             tracing::error!(%error, "a refresh failed");
         }
     }
-}
-
-/// Counts what became of events, and keeps dead letters.
-fn listener(rejects: Arc<Rejects>, telemetry: Arc<Telemetry>) -> Listener {
-    Arc::new(move |batch: &RawBatch, report: &Report| {
-        let ingest = &telemetry.ingest;
-        ingest.events_accepted.inc_by(report.counted + report.late + report.duplicates);
-        ingest.events_rejected.inc_by(report.rejected);
-        ingest.events_late.inc_by(report.late);
-        ingest.events_duplicate.inc_by(report.duplicates);
-        for letter in &report.letters {
-            rejects.push(batch.arrival, "http", &letter.reason, letter.event.as_bytes());
-        }
-        rejects.count((report.rejected + report.late).saturating_sub(report.letters.len() as u64));
-    })
 }

@@ -1,9 +1,11 @@
-//! Wires it all: shard threads, the journal's writer, the tick, checkpoints, reload.
+//! Wires it all: shard threads, the log, the tick, checkpoints, reload.
 
 mod border;
 pub mod demo;
 mod demo_feed;
 pub mod host;
+mod kafka;
+mod log;
 mod recover;
 mod reload;
 pub mod replay;

@@ -37,7 +37,7 @@ pub fn recover(
         };
         feed(journal, shards, &before, &|| {
             ids_batches.fetch_add(1, Relaxed);
-            Reply::IdsOnly
+            Reply::IdsOnly(None)
         })?;
         // Or one shard would count an event again whose id another is about to remember.
         finished(shards);
@@ -96,7 +96,8 @@ fn feed(
             while shards.waiting() > WAITING_MAX * shards.count() {
                 std::thread::yield_now();
             }
-            shards.send(Job { lane: lane as SourceId, sequence, batch, reply: reply() });
+            let (from, to) = (sequence, sequence + 1);
+            shards.send(Job { source: lane as SourceId, from, to, batch, reply: reply(), generation: 0 });
         }
         Ok(())
     };

@@ -1,9 +1,10 @@
-//! Shard threads: each owns some lanes, counts their batches, and hands over what it has when the tick asks. Knows nothing of stores or HTTP.
+//! Shard threads: each owns some sources (lanes of the journal, partitions of a topic), counts their batches, and hands over what it has when the tick asks. Knows nothing of stores or HTTP.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
@@ -13,17 +14,24 @@ use crate::catalog::definitions::Active;
 use crate::engine::dedupe::Dedupe;
 use crate::engine::delta::{GROUP_ALL, Partial, SourceId, SourceRange};
 use crate::engine::judge::Arrival;
-use crate::engine::shard::{Input, Report, Shard};
+use crate::engine::report::Report;
+use crate::engine::shard::{Input, Shard};
 use crate::ingest::{ERRORS_LISTED_MAX, RawBatch};
 use crate::time::Millis;
 
-/// A batch of a lane for the shard that owns it.
+/// Between two looks at whether shards are done.
+const WAIT_STEP: Duration = Duration::from_micros(200);
+
+/// A batch of a source for the shard that owns it.
 pub struct Job {
-    pub lane: SourceId,
-    /// Its number in the lane.
-    pub sequence: u64,
+    pub source: SourceId,
+    /// Where it begins in its source, and where the next one does.
+    pub from: u64,
+    pub to: u64,
     pub batch: RawBatch,
     pub reply: Reply,
+    /// Older than the shards' own: dropped, since its source is read again.
+    pub generation: u64,
 }
 
 pub enum Reply {
@@ -31,8 +39,10 @@ pub enum Reply {
     To(oneshot::Sender<Report>, Reserved),
     /// Read again from the journal: counted, nobody waits.
     Nobody,
+    /// Read from a log for the first time, as far as is known: counted, and told of.
+    Told(Reserved),
     /// Counted before: only its ids are remembered.
-    IdsOnly,
+    IdsOnly(Option<Reserved>),
 }
 
 /// Room in the queue, given back when the batch is done.
@@ -60,7 +70,7 @@ pub struct Totals {
 pub struct Cut {
     pub partials: Vec<Partial>,
     pub ranges: Vec<SourceRange>,
-    /// A batch that arrived at or after this still waits. `None`: none waits.
+    /// The oldest arrival of what still waits. `None`: nothing waits.
     pub behind: Option<Millis>,
     /// Bytes counted since the last cut.
     pub bytes: usize,
@@ -72,6 +82,7 @@ pub struct Shards {
     queues: Vec<Arc<Queue>>,
     threads: Vec<JoinHandle<()>>,
     dedupe: Arc<RwLock<Dedupe>>,
+    generation: Arc<AtomicU64>,
     pub totals: Arc<Totals>,
 }
 
@@ -83,25 +94,41 @@ struct Control {
 
 #[derive(Default)]
 struct Queue {
-    waiting: AtomicUsize,
-    /// Arrival of the batch taken last.
-    taken: AtomicI64,
+    sent: AtomicU64,
+    done: AtomicU64,
+    /// Oldest arrivals of the batches that are not done, in their order.
+    arrivals: Mutex<VecDeque<Millis>>,
 }
 
-/// Told of every batch that somebody waits for.
-pub type Listener = Arc<dyn Fn(&RawBatch, &Report) + Send + Sync>;
+impl Queue {
+    fn waiting(&self) -> u64 {
+        self.sent.load(Acquire) - self.done.load(Acquire)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, VecDeque<Millis>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Told of every batch that is counted for the first time.
+pub type Listener = Arc<dyn Fn(SourceId, &RawBatch, &Report) + Send + Sync>;
+
+/// How much was sent to each shard at some moment.
+pub struct Mark(Vec<u64>);
 
 impl Shards {
     pub fn start(count: usize, active: Arc<ArcSwap<Active>>, event_bytes_max: usize, listener: Listener) -> Self {
         let span = active.load().definitions.plan.event.dedupe_ms;
         let dedupe = Arc::new(RwLock::new(Dedupe::new(span)));
         let totals = Arc::new(Totals::default());
+        let generation = Arc::new(AtomicU64::new(0));
         let mut shards = Self {
             jobs: vec![],
             control: vec![],
             queues: vec![],
             threads: vec![],
             dedupe: dedupe.clone(),
+            generation: generation.clone(),
             totals: totals.clone(),
         };
         for number in 0..count {
@@ -113,6 +140,7 @@ impl Shards {
                 active: active.clone(),
                 dedupe: dedupe.clone(),
                 queue: queue.clone(),
+                generation: generation.clone(),
                 totals: totals.clone(),
                 listener: listener.clone(),
                 ranges: BTreeMap::new(),
@@ -134,14 +162,16 @@ impl Shards {
         self.jobs.len()
     }
 
-    pub fn owner(&self, lane: SourceId) -> usize {
-        lane as usize % self.jobs.len()
+    pub fn owner(&self, source: SourceId) -> usize {
+        source as usize % self.jobs.len()
     }
 
-    /// Batches of a lane are to come in their order.
+    /// Batches of a source are to come in their order.
     pub fn send(&self, job: Job) {
-        let owner = self.owner(job.lane);
-        self.queues[owner].waiting.fetch_add(1, Relaxed);
+        let owner = self.owner(job.source);
+        let queue = &self.queues[owner];
+        queue.arrivals().push_back(job.batch.oldest());
+        queue.sent.fetch_add(1, AcqRel);
         // A shard ends only after everything that sends has ended.
         let _ = self.jobs[owner].send(job);
     }
@@ -149,6 +179,29 @@ impl Shards {
     /// Waits until no shard is at work and takes what they have: one instant for all, so that an id that one dropped as a
     /// duplicate is counted in this cut or an earlier one. `span_ms`: how long ids are remembered from now on.
     pub fn cut(&self, newest_arrival: Millis, span_ms: Millis) -> Cut {
+        self.at_rest(|cut| {
+            let arrival = cut.ranges.iter().map(|range| range.arrival).max().unwrap_or(newest_arrival);
+            self.dedupe.write().unwrap_or_else(PoisonError::into_inner).maintain(arrival, span_ms);
+        })
+    }
+
+    /// Drops all that was not cut yet, and all ids: their sources are read again from what is stored. What is sent after it is
+    /// of the generation that it gives.
+    pub fn forget(&self) -> u64 {
+        self.at_rest(|_| {
+            let mut dedupe = self.dedupe.write().unwrap_or_else(PoisonError::into_inner);
+            *dedupe = Dedupe::new(dedupe.span_ms());
+            self.generation.fetch_add(1, AcqRel);
+        });
+        self.generation()
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// What the shards have, cut while none of them works; `act` sees it before they go on. One at a time.
+    fn at_rest(&self, act: impl FnOnce(&Cut)) -> Cut {
         let (resume, wait) = bounded::<()>(0);
         let (reply, replies) = bounded(self.control.len());
         for control in &self.control {
@@ -162,15 +215,14 @@ impl Shards {
             whole.bytes += cut.bytes;
             whole.behind = [whole.behind, cut.behind].into_iter().flatten().min();
         }
-        let arrival = whole.ranges.iter().map(|range| range.arrival).max().unwrap_or(newest_arrival);
-        self.dedupe.write().unwrap_or_else(PoisonError::into_inner).maintain(arrival, span_ms);
+        act(&whole);
         drop(resume);
         whole
     }
 
     /// Ends the threads when all jobs sent so far are done, and gives what they had last.
     pub fn stop(mut self) -> Cut {
-        while self.queues.iter().any(|queue| queue.waiting.load(Relaxed) > 0) {
+        while self.waiting() > 0 {
             std::thread::yield_now();
         }
         let cut = self.cut(0, self.dedupe.read().unwrap_or_else(PoisonError::into_inner).span_ms());
@@ -181,7 +233,19 @@ impl Shards {
     }
 
     pub fn waiting(&self) -> usize {
-        self.queues.iter().map(|queue| queue.waiting.load(Relaxed)).sum()
+        self.queues.iter().map(|queue| queue.waiting() as usize).sum()
+    }
+
+    /// All that was sent so far.
+    pub fn mark(&self) -> Mark {
+        Mark(self.queues.iter().map(|queue| queue.sent.load(Acquire)).collect())
+    }
+
+    /// Waits until all that was sent before the mark is done.
+    pub fn wait_for(&self, mark: &Mark) {
+        while self.queues.iter().zip(&mark.0).any(|(queue, sent)| queue.done.load(Acquire) < *sent) {
+            std::thread::park_timeout(WAIT_STEP);
+        }
     }
 }
 
@@ -189,6 +253,7 @@ struct Worker {
     shard: Shard,
     active: Arc<ArcSwap<Active>>,
     dedupe: Arc<RwLock<Dedupe>>,
+    generation: Arc<AtomicU64>,
     queue: Arc<Queue>,
     totals: Arc<Totals>,
     listener: Listener,
@@ -232,9 +297,16 @@ impl Worker {
     }
 
     fn process(&mut self, job: Job) {
-        let Job { lane, sequence, batch, reply } = job;
+        if job.generation == self.generation.load(Acquire) {
+            self.count(job);
+        }
+        self.queue.arrivals().pop_front();
+        self.queue.done.fetch_add(1, AcqRel);
+    }
+
+    fn count(&mut self, job: Job) {
+        let Job { source, from, to, batch, reply, .. } = job;
         self.batches += 1;
-        self.queue.taken.store(batch.arrival, Relaxed);
         {
             let active = self.active.load();
             if !Arc::ptr_eq(&active.definitions.plan, self.shard.plan()) {
@@ -245,24 +317,26 @@ impl Worker {
         let input = Input {
             buffer: &batch.bytes,
             len: batch.len,
-            arrival: Arrival::At(batch.arrival),
+            arrival: batch.messages.as_ref().map_or(Arrival::At(batch.arrival), Arrival::Each),
             order: self.batches << 24,
             address: address.as_deref(),
             user_agent: batch.client.user_agent.as_deref(),
         };
         let ids = self.dedupe.clone();
         let dedupe = ids.read().unwrap_or_else(PoisonError::into_inner);
-        if matches!(reply, Reply::IdsOnly) {
+        if matches!(reply, Reply::IdsOnly(_)) {
             self.shard.remember_ids(&input, &mut &*dedupe);
         } else {
             let report = self.shard.process(&input, &mut &*dedupe);
-            self.note(lane, sequence, &batch);
-            if let Reply::To(sender, reserved) = reply {
+            self.note(source, from, to, &batch);
+            if !matches!(reply, Reply::Nobody) {
                 self.totals.counted.fetch_add(report.counted, Relaxed);
                 self.totals.rejected.fetch_add(report.rejected, Relaxed);
                 self.totals.late.fetch_add(report.late, Relaxed);
                 self.totals.duplicates.fetch_add(report.duplicates, Relaxed);
-                (self.listener)(&batch, &report);
+                (self.listener)(source, &batch, &report);
+            }
+            if let Reply::To(sender, reserved) = reply {
                 // Whoever waited may have gone.
                 let _ = sender.send(report);
                 drop(reserved);
@@ -273,24 +347,22 @@ impl Worker {
             // Waits for the others to end the batch they are at.
             ids.write().unwrap_or_else(PoisonError::into_inner).make_room();
         }
-        self.queue.waiting.fetch_sub(1, Relaxed);
     }
 
-    fn note(&mut self, lane: SourceId, sequence: u64, batch: &RawBatch) {
+    fn note(&mut self, source: SourceId, from: u64, to: u64, batch: &RawBatch) {
         self.bytes += batch.len;
-        let fresh =
-            SourceRange { group: GROUP_ALL, source: lane, from: sequence, to: sequence, arrival: batch.arrival };
-        let range = self.ranges.entry(lane).or_insert(fresh);
-        range.to = sequence + 1;
+        let fresh = SourceRange { group: GROUP_ALL, source, from, to, arrival: batch.arrival };
+        let range = self.ranges.entry(source).or_insert(fresh);
+        range.to = to;
         range.arrival = range.arrival.max(batch.arrival);
     }
 
     fn cut(&mut self) -> Cut {
-        let waits = self.queue.waiting.load(Relaxed) > 0;
+        let behind = self.queue.arrivals().iter().min().copied();
         Cut {
             partials: self.shard.cut(),
             ranges: std::mem::take(&mut self.ranges).into_values().collect(),
-            behind: waits.then(|| self.queue.taken.load(Relaxed)),
+            behind,
             bytes: std::mem::take(&mut self.bytes),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::border::Border;
+use super::log::Log;
 use super::shards::Totals;
 use super::tick::Ticker;
 use crate::catalog::definitions::Active;
@@ -23,7 +23,7 @@ pub struct Status {
     pub clock: Clock,
     pub registry: Arc<Registry>,
     pub active: Arc<ArcSwap<Active>>,
-    pub border: Arc<Border>,
+    pub log: Arc<Log>,
     pub telemetry: Arc<Telemetry>,
     pub ticker: Arc<Ticker>,
     pub totals: Arc<Totals>,
@@ -50,7 +50,7 @@ impl Status {
     /// After each tick.
     pub fn note(&self, now: Millis, failure: Option<String>) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).tick = failure;
-        self.telemetry.ingest.queue_bytes.set(self.border.waiting_bytes() as i64);
+        self.telemetry.ingest.queue_bytes.set(self.log.waiting_bytes() as i64);
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.push_back((now, self.totals.counted.load(Relaxed)));
         while history.len() > 2 && history.front().is_some_and(|(at, _)| now - at > RATE_OVER_MS) {
@@ -113,7 +113,7 @@ impl Host for Status {
         if !self.recovered.load(Relaxed) {
             return Err("recovering: what was acknowledged before the start is not all visible yet".into());
         }
-        if let Some(problem) = self.border.problem() {
+        if let Some(problem) = self.log.problem() {
             return Err(format!("events cannot be made durable: {problem}"));
         }
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

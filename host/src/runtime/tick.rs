@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::log::Log;
 use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
 use crate::engine::delta::Delta;
-use crate::ingest::journal::Journal;
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::{HistoryStore as _, HotStore, Position, StoreError};
@@ -22,7 +22,7 @@ const EXPIRE_EVERY_MS: Millis = MINUTE_MS;
 
 pub struct Ticker {
     pub shards: Arc<Shards>,
-    pub journal: Arc<Journal>,
+    pub log: Arc<Log>,
     pub memory: Arc<MemoryStore>,
     pub embedded: Arc<Embedded>,
     pub active: Arc<ArcSwap<Active>>,
@@ -39,6 +39,8 @@ pub struct Ticker {
     pub since: Mutex<Since>,
     /// Bytes of state on disk; history is kept shorter where there are more.
     pub data_bytes_max: u64,
+    /// Held over a whole tick: a cut is applied before the next one is made.
+    pub ticking: Mutex<()>,
 }
 
 /// What happened since the last checkpoint.
@@ -54,11 +56,14 @@ pub struct Since {
 impl Ticker {
     /// Everything acknowledged before the call is visible after it. True: a checkpoint is due.
     pub fn tick(&self, now: Millis) -> Result<bool, StoreError> {
+        let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();
         let plan = self.active.load().definitions.plan.clone();
+        // Before the cut: what is not in it, nor waits, came later.
+        let log_floor = self.log.floor();
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(cut, now, &mut since)?;
+        self.take(cut, now.min(log_floor), now, &mut since)?;
         self.telemetry.state.tick_seconds.observe(started.elapsed().as_secs_f64());
         if since.checkpoint_at == 0 {
             since.checkpoint_at = now;
@@ -71,16 +76,19 @@ impl Ticker {
         Ok(due)
     }
 
-    /// Applies what the shards had, and closes the minutes that are over.
-    fn take(&self, cut: Cut, now: Millis, since: &mut Since) -> Result<(), StoreError> {
+    /// Applies what the shards had, and closes the minutes that are over. No event will be read any more that arrived before
+    /// `floor`, but for those that wait.
+    fn take(&self, cut: Cut, floor: Millis, now: Millis, since: &mut Since) -> Result<(), StoreError> {
         let Cut { partials, ranges, behind, bytes } = cut;
         since.bytes += bytes;
         if !ranges.is_empty() {
             let applying = Instant::now();
-            self.apply(Delta { sources: ranges, partials })?;
+            if !self.apply(Delta { sources: ranges, partials })? {
+                return Ok(());
+            }
             self.telemetry.state.apply_seconds.observe(applying.elapsed().as_secs_f64());
         }
-        let floor = self.floor(behind, now);
+        let floor = floor.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed));
         self.visible.fetch_max(floor, Relaxed);
         let closed = (floor - self.grace_ms).max(0) / MINUTE_MS;
         self.memory.close_up_to(Minute(closed as u32));
@@ -89,37 +97,49 @@ impl Ticker {
         Ok(())
     }
 
-    fn apply(&self, delta: Delta) -> Result<(), StoreError> {
-        match self.memory.apply(delta) {
+    /// False: the delta was dropped, and its events are read again.
+    fn apply(&self, delta: Delta) -> Result<bool, StoreError> {
+        let refused = match self.memory.apply(delta) {
+            Ok(_) => return Ok(true),
+            Err(refused) => refused,
+        };
+        let position = matches!(refused, StoreError::Position { .. });
+        match &*self.log {
+            // What the delta held can be read again from what is stored, by this host or the one that has advanced it.
+            Log::Kafka { .. } => {
+                tracing::warn!(error = %refused, "a delta was dropped; its events are read again");
+                self.telemetry.kafka.deltas_refused.inc();
+                self.shards.forget();
+                if position { Ok(false) } else { Err(refused) }
+            }
             // Cannot be while this host alone advances the positions. What the delta held is only in the journal now, and a
             // start reads it there.
-            Err(error @ StoreError::Position { .. }) => {
-                tracing::error!(%error, "the state is not where its source is: ending, to begin again from the journal");
+            Log::Journal { .. } if position => {
+                tracing::error!(error = %refused, "the state is not where its source is: ending, to begin again from the journal");
                 std::process::abort()
             }
-            outcome => outcome.map(drop),
+            Log::Journal { .. } => Err(refused),
         }
     }
 
-    /// No event will arrive any more that arrived before this.
-    fn floor(&self, behind: Option<Millis>, now: Millis) -> Millis {
-        now.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed))
+    /// Drops what is not applied yet; it is read again from the log.
+    pub fn forget(&self) {
+        let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards.forget();
     }
 
     /// What is in memory goes to disk with its positions; before them the journal that they speak of. Ticks go on meanwhile.
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
-        let lanes: Vec<usize> = (0..self.journal.lanes()).collect();
-        let durable = || self.journal.sync(&lanes).map_err(|error| StoreError::Engine(error.to_string()));
         let covered = self.memory.positions()?;
-        self.embedded.checkpoint(&self.memory, &durable)?;
+        self.embedded.checkpoint(&self.memory, &|| self.log.make_durable())?;
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
         self.memory.evict(self.keep_from(now));
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
         let over: u64 = self.memory.limits().metrics.iter().map(|metric| metric.over).sum();
         let counter = &self.telemetry.state.combinations_over_limit;
         counter.inc_by(over.saturating_sub(counter.get()));
-        self.telemetry.journal.size_bytes.set(self.journal.bytes() as i64);
+        self.telemetry.journal.size_bytes.set(self.log.bytes() as i64);
         self.telemetry.state.checkpoint_seconds.observe(started.elapsed().as_secs_f64());
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if now - since.expire_at < EXPIRE_EVERY_MS {
@@ -151,15 +171,8 @@ impl Ticker {
 
     fn expire(&self, now: Millis, shorter_ms: Millis) -> Result<(), StoreError> {
         let dedupe_ms = self.active.load().definitions.plan.event.dedupe_ms;
-        let mut keep_from = vec![0; self.journal.lanes()];
         // Of the last checkpoint: what memory has may not be on disk yet.
-        for position in &*self.covered.lock().unwrap_or_else(PoisonError::into_inner) {
-            let lane = position.source as usize;
-            if let Some(keep) = keep_from.get_mut(lane) {
-                *keep = self.journal.first_arriving(lane, position.arrival - dedupe_ms).min(position.next);
-            }
-        }
-        self.journal.expire(now, &keep_from).map_err(|error| StoreError::Engine(error.to_string()))?;
+        self.log.expire(now, &self.covered.lock().unwrap_or_else(PoisonError::into_inner), dedupe_ms)?;
         self.embedded.history().expire(now + shorter_ms)
     }
 }

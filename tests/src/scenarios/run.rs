@@ -59,6 +59,7 @@ impl Home {
             queue_bytes_max: bytes_max,
             data_bytes_max: 1 << 30,
             journal: JournalSettings::default(),
+            kafka: None,
             limits: Limits::default(),
             http: http::Settings {
                 keys: Keys::default(),

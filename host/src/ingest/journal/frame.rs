@@ -175,7 +175,7 @@ impl Header {
             _ => None,
         };
         let client = Client { address, user_agent };
-        Some(RawBatch { bytes, len: self.lines_len, zstd: None, arrival: self.arrival, client })
+        Some(RawBatch { bytes, len: self.lines_len, zstd: None, arrival: self.arrival, client, messages: None })
     }
 }
 

@@ -46,7 +46,14 @@ fn batch(n: u64) -> RawBatch {
         _ => Some("2001:db8::7".parse().unwrap()),
     };
     let user_agent = (n % 2 == 1).then(|| Arc::from(format!("agent/{n} ü")));
-    RawBatch { bytes, len, zstd: None, arrival: 1_000 + n as i64, client: Client { address, user_agent } }
+    RawBatch {
+        bytes,
+        len,
+        zstd: None,
+        arrival: 1_000 + n as i64,
+        client: Client { address, user_agent },
+        messages: None,
+    }
 }
 
 fn append(journal: &Journal, lane: usize, n: u64) -> u64 {

@@ -1,0 +1,65 @@
+//! Counting from Kafka: hands what the consumer reads to the shards, and tells it where the state stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::shards::{Job, Reply, Reserved};
+use super::tick::Ticker;
+use crate::engine::delta::SourceId;
+use crate::ingest::kafka::{Counting, Given, Stored};
+use crate::store::HotStore as _;
+use crate::time::{Clock, Millis};
+
+/// What a batch costs in the queue beyond its bytes.
+const BATCH_OVERHEAD_BYTES: usize = 512;
+
+pub struct Counter {
+    pub ticker: Arc<Ticker>,
+    pub clock: Clock,
+    pub waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Counting for Counter {
+    fn positions(&self) -> Result<Vec<(SourceId, Stored)>, String> {
+        let positions = self.ticker.memory.positions().map_err(|error| error.to_string())?;
+        let stored = |next, arrival| Stored { next, arrival };
+        Ok(positions.iter().map(|at| (at.source, stored(at.next, at.arrival))).collect())
+    }
+
+    fn dedupe_ms(&self) -> Option<Millis> {
+        let active = self.ticker.active.load();
+        let event = &active.definitions.plan.event;
+        event.id.map(|_| event.dedupe_ms)
+    }
+
+    fn give(&self, given: Given) {
+        let Given { partition, from, to, batch, ids_only, generation } = given;
+        let messages = batch.messages.as_ref().map_or(0, |messages| messages.bytes());
+        let bytes = batch.bytes.len() + messages + BATCH_OVERHEAD_BYTES;
+        self.waiting_bytes.fetch_add(bytes, Relaxed);
+        let reserved = Reserved { bytes, total: self.waiting_bytes.clone() };
+        let reply = if ids_only { Reply::IdsOnly(Some(reserved)) } else { Reply::Told(reserved) };
+        self.ticker.shards.send(Job { source: partition, from, to, batch, reply, generation });
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Relaxed)
+    }
+
+    fn drain(&self) {
+        self.ticker.shards.wait_for(&self.ticker.shards.mark());
+    }
+
+    fn settle(&self) -> Result<(), String> {
+        self.drain();
+        self.ticker.tick(self.clock.now()).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn generation(&self) -> u64 {
+        self.ticker.shards.generation()
+    }
+
+    fn forget(&self) {
+        self.ticker.forget();
+    }
+}
