@@ -81,15 +81,27 @@ impl GroupTable {
         self.combinations.touch(hashes);
         numbers.clear();
         numbers.resize(hashes.len(), NONE);
-        let mut number = |row: usize| {
-            let combination = self.combinations.find_or_add(hashes[row], keys.columns, row);
-            numbers[row] = self.group(keys.minutes[row].0, combination, keys.order[row]);
-        };
+        // First all combinations, then all groups: look-ups of one kind overlap.
         match selection {
-            None => (0..hashes.len()).for_each(number),
-            Some(rows) => rows.iter().for_each(|row| number(*row as usize)),
+            None => {
+                let combinations = numbers.iter_mut().zip(hashes.iter()).enumerate();
+                combinations.for_each(|(row, (number, hash))| {
+                    *number = self.combinations.find_or_add(*hash, keys.columns, row);
+                });
+                let rows = numbers.iter_mut().zip(keys.minutes).zip(keys.order);
+                rows.for_each(|((number, minute), order)| *number = self.group(minute.0, *number, *order));
+            }
+            Some(rows) => {
+                for row in rows.iter().map(|row| *row as usize) {
+                    numbers[row] = self.combinations.find_or_add(hashes[row], keys.columns, row);
+                }
+                for row in rows.iter().map(|row| *row as usize) {
+                    numbers[row] = self.group(keys.minutes[row].0, numbers[row], keys.order[row]);
+                }
+            }
         }
     }
+
     /// The group's number, a new one if it is new.
     #[inline]
     fn group(&mut self, minute: u32, combination: u32, order: u64) -> u32 {

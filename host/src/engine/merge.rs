@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::delta::{DimensionValue, GroupPartial, MetricPartial, Partial, States};
 
@@ -65,21 +66,27 @@ fn join_values(partials: &[Partial]) -> (Vec<Vec<DimensionValue>>, Vec<Vec<Vec<u
 /// `places`: for each part and dimension, the place of each code.
 fn join_group(parts: &[&GroupPartial], dimensions: &[usize], places: &[Vec<Vec<u32>>]) -> GroupPartial {
     let mut joined = GroupPartial::default();
-    let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
+    let width = dimensions.len();
+    let hash_of = |codes: &[u32]| xxh3_64(bytemuck::cast_slice(codes));
+    let mut known: HashTable<u32> = HashTable::new();
     for (part, places) in parts.iter().zip(places) {
-        let mut number = |codes: &[u32]| {
+        let mut codes = vec![0; width];
+        let mut number = |of_part: &[u32]| {
             let place = |(code, dimension): (&u32, &usize)| places[*dimension][*code as usize];
-            let codes: Vec<u32> = codes.iter().zip(dimensions).map(place).collect();
-            let next = known.len() as u32;
-            *known.entry(codes).or_insert_with_key(|codes| {
-                joined.codes.extend_from_slice(codes);
-                next
-            })
+            codes.iter_mut().zip(of_part.iter().zip(dimensions).map(place)).for_each(|(code, place)| *code = place);
+            let (hash, all) = (hash_of(&codes), &mut joined.codes);
+            if let Some(&number) = known.find(hash, |&number| all[number as usize * width..][..width] == codes) {
+                return number;
+            }
+            let number = known.len() as u32;
+            all.extend_from_slice(&codes);
+            known.insert_unique(hash, number, |&number| hash_of(&all[number as usize * width..][..width]));
+            number
         };
         // Without dimensions there is one combination, which has no codes.
-        let numbers: Vec<u32> = match dimensions.len() {
+        let numbers: Vec<u32> = match width {
             0 => vec![0],
-            width => part.codes.chunks_exact(width).map(&mut number).collect(),
+            _ => part.codes.chunks_exact(width).map(&mut number).collect(),
         };
         joined.order.extend_from_slice(&part.order);
         joined.minutes.extend_from_slice(&part.minutes);

@@ -8,10 +8,7 @@ pub const TIME_MAX: Millis = 253_402_300_799_999;
 
 /// A Unix number: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17, else nanoseconds. `None`: outside 1970 to 9999.
 pub fn from_number(literal: &[u8]) -> Option<Millis> {
-    let digits = literal.len() <= 19 && literal.iter().all(u8::is_ascii_digit);
-    let millis = if digits {
-        let value =
-            literal.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+    let millis = if let Some(value) = integer(literal) {
         match value {
             0..100_000_000_000 => value * 1_000,
             100_000_000_000..100_000_000_000_000 => value,
@@ -31,6 +28,29 @@ pub fn from_number(literal: &[u8]) -> Option<Millis> {
         (scaled * 1e3).round() as u64 / 1_000
     };
     (millis <= TIME_MAX as u64).then_some(millis as Millis)
+}
+
+/// Up to 19 digits, eight at a time.
+fn integer(literal: &[u8]) -> Option<u64> {
+    if literal.len() > 19 {
+        return None;
+    }
+    let (eights, rest) = literal.as_chunks::<8>();
+    let value = eights.iter().try_fold(0, |value: u64, eight| Some(value * 100_000_000 + eight_digits(*eight)?))?;
+    rest.iter().try_fold(value, |value, byte| byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0')))
+}
+
+/// Pairs of digits, then pairs of pairs, then both halves. (After Lemire, Quickly parsing eight digits.)
+fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(bytes);
+    let digits = word.wrapping_sub(EACH * b'0' as u64);
+    if (digits | digits.wrapping_add(EACH * (0x80 - 10))) & (EACH * 0x80) != 0 {
+        return None;
+    }
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 /// RFC 3339: `2026-11-24T12:00:00.123+01:00`, `Z`, and a space for the `T`. `None`: not that, or outside 1970 to 9999.

@@ -9,8 +9,6 @@
 //!
 //! After Langdale and Lemire, Parsing Gigabytes of JSON per Second (VLDB Journal 2019), and Li and others, Mison (VLDB 2017).
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 mod check;
 mod fill;
 mod keys;
@@ -20,6 +18,8 @@ mod scan;
 mod tests;
 mod value;
 mod walk;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::fmt;
 

@@ -1,11 +1,14 @@
 //! One line → its end, the places of its structure (`: { } [ ]` outside strings) and its quotes.
 //!
-//! Blocks of 64 bytes become words of 64 bits, a bit a byte; how they do is an argument (`avx2` or the portable way
+//! Blocks of 64 bytes become words of 64 bits, a bit a byte; how they do is an argument (`x86` or the portable way
 //! here), what is done with them is the same everywhere. Knows nothing of keys and values.
+
+#[cfg(target_arch = "x86_64")]
+use super::x86::Vectors;
 
 /// Most blocks hold less structure than this.
 const COMMON_IN_BLOCK: usize = 4;
-const BLOCK_BYTES: usize = 64;
+pub(super) const BLOCK_BYTES: usize = 64;
 
 pub(super) type Block = [u8; BLOCK_BYTES];
 
@@ -65,7 +68,7 @@ pub(super) struct Scan {
 pub(super) enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]
-    Avx2(super::avx2::Available),
+    X86(Vectors),
 }
 
 impl Level {
@@ -78,7 +81,7 @@ impl Level {
         #[allow(unused_mut)]
         let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
-        all.extend(super::avx2::Available::detect().map(Self::Avx2));
+        all.extend(Vectors::detect().into_iter().map(Self::X86));
         all
     }
 
@@ -89,12 +92,13 @@ impl Level {
         match self {
             Self::Portable => scan_portable(buffer, start, limit, tape),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(available) => available.scan(buffer, start, limit, tape),
+            Self::X86(vectors) => vectors.scan(buffer, start, limit, tape),
         }
     }
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn scan_with(
     buffer: &[u8],
     start: usize,
@@ -103,6 +107,7 @@ pub(super) fn scan_with(
     masks: impl Fn(&Block) -> Masks,
     details: impl Fn(&Block) -> Details,
     prefix_xor: impl Fn(u64) -> u64,
+    place: impl Fn(&mut [u32; BLOCK_BYTES], u32, u64),
 ) -> Scan {
     let mut scan = Scan { backslashes: (usize::MAX, 0), ..Scan::default() };
     let (mut base, mut block_index) = (start, 0);
@@ -142,7 +147,10 @@ pub(super) fn scan_with(
         inside = ((within as i64) >> 63) as u64;
         tape.quotes[block_index] = quotes;
         scan.quotes_total += quotes.count_ones();
-        scan.structure = push_places(&mut tape.structure, scan.structure, base as u32, structure & !within);
+        let structure = structure & !within;
+        let places = tape.structure[scan.structure..].first_chunk_mut().expect("a tape has room for a block more");
+        place(places, base as u32, structure);
+        scan.structure += structure.count_ones() as usize;
         base += BLOCK_BYTES;
         block_index += 1;
         if last {
@@ -155,11 +163,10 @@ pub(super) fn scan_with(
     scan
 }
 
-/// Writes the places of the set bits and returns the new length; the first few without a branch.
+/// Writes the places of the set bits; the first few without a branch.
 #[inline(always)]
-fn push_places(places: &mut [u32], len: usize, base: u32, mut bits: u64) -> usize {
+pub(super) fn place_bits(out: &mut [u32; BLOCK_BYTES], base: u32, mut bits: u64) {
     let count = bits.count_ones() as usize;
-    let out: &mut [u32; BLOCK_BYTES] = places[len..].first_chunk_mut().expect("a tape has room for a block more");
     for place in &mut out[..COMMON_IN_BLOCK] {
         *place = base.wrapping_add(bits.trailing_zeros());
         bits &= bits.wrapping_sub(1);
@@ -173,7 +180,6 @@ fn push_places(places: &mut [u32], len: usize, base: u32, mut bits: u64) -> usiz
             }
         }
     }
-    len + count
 }
 
 /// The bytes that a backslash escapes; of a run of backslashes every second one is itself escaped. (After simdjson.)
@@ -189,7 +195,7 @@ fn escaped(backslash: u64, carry: &mut u64) -> u64 {
 
 /// The oracle of the other ways, and the way of machines that have none.
 fn scan_portable(buffer: &[u8], start: usize, limit: usize, tape: &mut Tape) -> Scan {
-    scan_with(buffer, start, limit, tape, masks_portable, details_portable, prefix_xor_portable)
+    scan_with(buffer, start, limit, tape, masks_portable, details_portable, prefix_xor_portable, place_bits)
 }
 
 fn masks_portable(block: &Block) -> Masks {

@@ -65,7 +65,7 @@ fn merge_partial(state: &mut State, mut partial: Partial, arrival: Millis, threa
     let groups = codes.limited_groups(state, &partial);
     let metrics = std::mem::take(&mut partial.metrics);
     let place = |changed| place_metric(state, &partial, changed, &groups, &mut codes);
-    let mut merges: Vec<Merge> = metrics.into_iter().map(place).collect();
+    let mut merges: Vec<Merge<'_>> = metrics.into_iter().map(place).collect();
     merge_all(&mut merges, state.seq, threads);
     for merge in merges {
         state.pane_bytes = state.pane_bytes.saturating_add_signed(merge.grown);
@@ -165,27 +165,26 @@ struct GroupValues {
     days: BTreeMap<u32, Vec<u32>>,
 }
 
-/// A metric's rows, placed: what is left touches nothing but the metric.
-struct Merge {
+/// A metric whose combinations are decided: what is left touches nothing but the metric.
+struct Merge<'p> {
     fingerprint: Fingerprint,
     known: MetricState,
-    placed: Vec<Placed>,
+    group: &'p GroupPartial,
+    rows: Vec<u32>,
+    /// By UTC day, for each of the group's combinations the number it is kept under.
+    kept: BTreeMap<u32, Vec<u32>>,
     states: Vec<States>,
     /// Bytes by which the panes grew.
     grown: isize,
 }
 
-/// A row of a metric's partial and where it goes: minute, combination, row from the highest bits to the lowest, so that it sorts as one number.
+/// A combination's number and the row of its states; sorts by the one, then the other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Placed(u128);
+struct Placed(u64);
 
 impl Placed {
-    fn new(minute: Minute, combination: u32, row: u32) -> Self {
-        Self(u128::from(minute.0) << 64 | u128::from(combination) << 32 | u128::from(row))
-    }
-
-    fn minute(self) -> Minute {
-        Minute((self.0 >> 64) as u32)
+    fn new(combination: u32, row: u32) -> Self {
+        Self(u64::from(combination) << 32 | u64::from(row))
     }
 
     fn combination(self) -> u32 {
@@ -197,30 +196,31 @@ impl Placed {
     }
 }
 
-fn place_metric(
+fn place_metric<'p>(
     state: &mut State,
-    partial: &Partial,
+    partial: &'p Partial,
     changed: MetricPartial,
     groups: &[GroupValues],
     codes: &mut Codes,
-) -> Merge {
+) -> Merge<'p> {
     let metric = &partial.plan.metrics[changed.metric];
     let mut known = match state.metrics.remove(&metric.fingerprint) {
         Some(known) => known,
         None => new_metric(state, &partial.plan, metric),
     };
     known.limit = metric.limit;
-    let placed = place(state, partial, metric, &mut known, &changed.rows, &groups[metric.group], codes);
-    Merge { fingerprint: metric.fingerprint, known, placed, states: changed.slots, grown: 0 }
+    let kept = place(state, partial, metric, &mut known, &changed.rows, &groups[metric.group], codes);
+    let (group, fingerprint) = (&partial.groups[metric.group], metric.fingerprint);
+    Merge { fingerprint, known, group, rows: changed.rows, kept, states: changed.slots, grown: 0 }
 }
 
 /// Merges metrics on as many threads, the largest first.
-fn merge_all(merges: &mut [Merge], seq: Seq, threads: usize) {
+fn merge_all(merges: &mut [Merge<'_>], seq: Seq, threads: usize) {
     if threads < 2 {
         return merges.iter_mut().for_each(|merge| merge_metric(merge, seq));
     }
-    let mut largest_last: Vec<&mut Merge> = merges.iter_mut().collect();
-    largest_last.sort_by_cached_key(|merge| merge.placed.len() + merge.states.iter().map(sketch_words).sum::<usize>());
+    let mut largest_last: Vec<&mut Merge<'_>> = merges.iter_mut().collect();
+    largest_last.sort_by_cached_key(|merge| merge.rows.len() + merge.states.iter().map(sketch_words).sum::<usize>());
     let waiting = Mutex::new(largest_last);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     std::thread::scope(|scope| {
@@ -241,11 +241,17 @@ fn sketch_words(states: &States) -> usize {
     }
 }
 
-fn merge_metric(merge: &mut Merge, seq: Seq) {
-    let Merge { known, placed, states, grown, .. } = merge;
-    placed.sort_unstable();
-    for cells in placed.chunk_by(|a, b| a.minute() == b.minute()) {
-        *grown += merge_minute(known, cells, states, seq);
+fn merge_metric(merge: &mut Merge<'_>, seq: Seq) {
+    let Merge { known, group, rows, kept, states, grown, .. } = merge;
+    let mut minutes: BTreeMap<Minute, Vec<Placed>> = BTreeMap::new();
+    for (at, &row) in rows.iter().enumerate() {
+        let (minute, combination) = (group.minutes[row as usize], group.combinations[row as usize]);
+        let combination = kept[&minute.day()][combination as usize];
+        minutes.entry(minute).or_default().push(Placed::new(combination, at as u32));
+    }
+    for (minute, mut cells) in minutes {
+        cells.sort_unstable();
+        *grown += merge_minute(known, minute, &cells, states, seq);
     }
 }
 
@@ -272,7 +278,7 @@ pub fn ensure_metric(state: &mut State, delta: &Delta, fingerprint: Fingerprint)
     }
 }
 
-/// Decides the combination of each row.
+/// By UTC day, for each of the group's combinations the number it is kept under.
 fn place(
     state: &mut State,
     partial: &Partial,
@@ -281,20 +287,16 @@ fn place(
     rows: &[u32],
     values: &GroupValues,
     codes: &mut Codes,
-) -> Vec<Placed> {
+) -> BTreeMap<u32, Vec<u32>> {
     let group = &partial.groups[metric.group];
-    let mut days: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut kept: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (day, combination) in group.first_come(rows.iter().copied()) {
         let wanted = &values.days[&day][combination as usize * values.width..][..values.width];
         let number = place_combination(state, partial, metric, known, day, wanted, codes);
-        let of_day = days.entry(day).or_insert_with(|| vec![0; group.combination_count()]);
+        let of_day = kept.entry(day).or_insert_with(|| vec![0; group.combination_count()]);
         of_day[combination as usize] = number;
     }
-    let placed = |(at, &row): (usize, &u32)| {
-        let (minute, combination) = (group.minutes[row as usize], group.combinations[row as usize] as usize);
-        Placed::new(minute, days[&minute.day()][combination], at as u32)
-    };
-    rows.iter().enumerate().map(placed).collect()
+    kept
 }
 
 /// The number that a combination is kept under on a day.
@@ -330,8 +332,7 @@ fn place_combination(
 }
 
 /// Merges cells of one minute; by how many bytes the pane grew.
-fn merge_minute(known: &mut MetricState, cells: &[Placed], states: &mut [States], seq: Seq) -> isize {
-    let minute = cells[0].minute();
+fn merge_minute(known: &mut MetricState, minute: Minute, cells: &[Placed], states: &mut [States], seq: Seq) -> isize {
     let kinds = &known.kinds;
     let held = known.panes.entry(minute).or_insert_with(|| Held::new(kinds));
     let pane = Arc::make_mut(&mut held.pane);
