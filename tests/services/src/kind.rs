@@ -74,7 +74,7 @@ impl Kind {
     pub(crate) fn command(self, folder: &Path, port: u16, second_port: u16, more: &[String]) -> Result<Command> {
         let data = folder.join("data");
         match self {
-            Self::Kafka => return kafka(folder, port, second_port, more),
+            Self::Kafka => kafka(folder, port, second_port, more),
             Self::Redis => {
                 std::fs::create_dir_all(&data)?;
                 let mut command = dies_with_us("redis-server");
