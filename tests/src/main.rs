@@ -4,6 +4,7 @@ mod author;
 mod binary;
 mod dependencies;
 mod diagnostics;
+mod disk;
 mod host;
 mod hostile;
 mod http;
@@ -18,10 +19,11 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let suites: [fn() -> Vec<Trial>; 9] = [
+    let suites: [fn() -> Vec<Trial>; 10] = [
         author::trials,
         dependencies::trials,
         diagnostics::trials,
+        disk::trials,
         hostile::trials,
         http::trials,
         kill::trials,
