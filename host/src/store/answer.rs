@@ -70,6 +70,11 @@ impl<'r> Answer<'r> {
             && (selected == 0 || selected == 1 && self.request.dimensions > 1)
     }
 
+    /// For each dimension whether it is grouped or filtered.
+    pub fn selected(&self) -> &[bool] {
+        &self.selected
+    }
+
     pub fn cells<'p>(&self, pane: &'p Pane) -> &'p Cells {
         if self.reads_margins() { &pane.margins } else { &pane.full }
     }

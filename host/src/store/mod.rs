@@ -2,6 +2,7 @@
 
 mod answer;
 mod cells;
+pub mod clickhouse;
 pub mod embedded;
 pub mod memory;
 mod pane;
@@ -14,6 +15,8 @@ mod table;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use pane::{Decoded, Wanted};
 
 use crate::engine::delta::{Delta, SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
@@ -134,20 +137,50 @@ pub trait HistoryStore: Send + Sync {
     /// Replaces what is stored for these panes. Writing the same twice is harmless.
     fn write(&self, panes: &[PaneRecord]) -> Result<(), StoreError>;
 
+    /// Hands over the panes that the request names, ascending by start, until `each` fails.
     fn read(
         &self,
-        fingerprint: Fingerprint,
-        resolution: Resolution,
-        steps: Range<Minute>,
-    ) -> Result<Vec<PaneRecord>, StoreError>;
+        request: &PaneRequest<'_>,
+        each: &mut dyn FnMut(StoredPane) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
 
-    /// Removes what retention no longer covers.
+    /// What retention no longer covers is not read any more, and removed.
     fn expire(&self, now: Millis) -> Result<(), StoreError>;
+}
+
+/// What people call a metric and its dimensions, in the order of its `by`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub metric: Arc<str>,
+    pub dimensions: Vec<Arc<str>>,
+}
+
+/// What is wanted of a metric's history.
+#[derive(Clone, Debug)]
+pub struct PaneRequest<'r> {
+    pub fingerprint: Fingerprint,
+    pub resolution: Resolution,
+    pub steps: Range<Minute>,
+    pub wanted: Wanted,
+    /// For each dimension whether its values matter; `None`: all do. A store may merge cells that differ in others only,
+    /// whatever it says of the others then.
+    pub selected: Option<&'r [bool]>,
+    /// Cells that one of these excludes may be left out, or not.
+    pub filters: &'r [(usize, Vec<String>)],
+}
+
+/// A pane as history has it.
+#[derive(Debug, PartialEq)]
+pub struct StoredPane {
+    pub start: Minute,
+    pub version: u64,
+    pub content: Decoded,
 }
 
 /// All cells of one metric at one minute or hour, encoded (`store/pane.rs`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PaneRecord {
+    pub names: Arc<Names>,
     pub fingerprint: Fingerprint,
     pub resolution: Resolution,
     pub start: Minute,

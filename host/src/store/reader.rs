@@ -1,17 +1,13 @@
 //! Queries' view: history for what hot no longer has whole, hot for the rest, joined at one point in time.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::answer::{Answer, Step};
 use super::memory::{HotRead, MemoryStore};
-use super::pane::{Wanted, decode};
-use super::{HistoryStore, HotStore, PaneRecord, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
+use super::pane::Wanted;
+use super::{HistoryStore, HotStore, PaneRequest, ReadAnswer, ReadRequest, Seq, StateReader, StoreError, StoredPane};
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
-
-/// Steps of history that are in memory at once.
-const STEPS_AT_ONCE: u32 = 240;
 
 pub struct JoinedReader {
     hot: Arc<MemoryStore>,
@@ -26,31 +22,42 @@ impl JoinedReader {
 
     fn add_history(&self, request: &ReadRequest, hot: &HotRead, answer: &mut Answer<'_>) -> Result<(), StoreError> {
         let Some(history) = &self.history else { return Ok(()) };
-        let chunk = STEPS_AT_ONCE * request.resolution.minutes();
+        let wanted = if answer.reads_margins() { Wanted::Margins } else { Wanted::Full };
+        let selected = answer.selected().to_vec();
         for &fingerprint in &request.fingerprints {
             for range in &request.ranges {
-                let end = range.end.min(hot.complete_from);
-                for from in (range.start.0..end.0).step_by(chunk as usize) {
-                    let steps: Range<Minute> = Minute(from)..end.min(Minute(from + chunk));
-                    for record in history.read(fingerprint, request.resolution, steps)? {
-                        if !hot.reloaded.contains(&(fingerprint, record.start.hour())) {
-                            add_record(request, &record, answer)?;
-                        }
+                let steps = range.start..range.end.min(hot.complete_from);
+                let panes = PaneRequest {
+                    fingerprint,
+                    resolution: request.resolution,
+                    steps,
+                    wanted,
+                    selected: Some(&selected),
+                    filters: &request.filters,
+                };
+                history.read(&panes, &mut |pane| {
+                    if hot.reloaded.contains(&(fingerprint, pane.start.hour())) {
+                        return Ok(());
                     }
-                }
+                    add_pane(request, fingerprint, &pane, answer)
+                })?;
             }
         }
         Ok(())
     }
 }
 
-fn add_record(request: &ReadRequest, record: &PaneRecord, answer: &mut Answer<'_>) -> Result<(), StoreError> {
-    let wanted = if answer.reads_margins() { Wanted::Margins } else { Wanted::Full };
-    let stored = decode(&record.bytes, wanted)?;
+fn add_pane(
+    request: &ReadRequest,
+    fingerprint: Fingerprint,
+    pane: &StoredPane,
+    answer: &mut Answer<'_>,
+) -> Result<(), StoreError> {
+    let stored = &pane.content;
     if stored.kinds != request.kinds || stored.texts.len() != request.dimensions {
-        return Err(StoreError::Corrupt(format!("metric {} is in history with another shape", record.fingerprint)));
+        return Err(StoreError::Corrupt(format!("metric {fingerprint} is in history with another shape")));
     }
-    let Some(step) = answer.step_of(record.start) else { return Ok(()) };
+    let Some(step) = answer.step_of(pane.start) else { return Ok(()) };
     let texts: Vec<&[Arc<str>]> = stored.texts.iter().map(Vec::as_slice).collect();
     let combinations = if answer.reads_margins() { &stored.margins } else { &stored.full };
     let map = answer.map(combinations, &texts);

@@ -1,5 +1,7 @@
 //! What every implementation of the store traits must do, held against a naive model that keeps texts and sets.
 
+mod history;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use super::*;
 use crate::engine::arith::Arith;
 use crate::engine::delta::{DimensionValue, GROUP_ALL, GroupPartial, MetricPartial, Partial, SourceRange, States};
 use crate::engine::plan::{Dimension, EventPlan, Metric, Plan, Slot};
+pub use history::{history_record, history_store};
 
 /// An event as far as stores are concerned.
 #[derive(Clone, Debug)]
@@ -395,53 +398,6 @@ fn refuses_what_does_not_begin_where_it_stands(
     assert_eq!(store.seq(), seq, "dropped whole");
     let positions: BTreeMap<_, _> = store.positions().unwrap().iter().map(|at| (at.source, at.next)).collect();
     assert_eq!(positions, model.positions);
-}
-
-/// Versions, ranges and retention of a history store.
-pub fn history_store(store: &impl HistoryStore) {
-    let record = |fingerprint, resolution, start: u32, version| PaneRecord {
-        fingerprint: Fingerprint(fingerprint),
-        resolution,
-        start: Minute(start),
-        version,
-        bytes: format!("{fingerprint} {resolution:?} {start} {version}").into_bytes(),
-    };
-    let read = |fingerprint, resolution, steps: Range<u32>| {
-        store.read(Fingerprint(fingerprint), resolution, Minute(steps.start)..Minute(steps.end)).unwrap()
-    };
-    let (minute, hour) = (Resolution::Minute, Resolution::Hour);
-    let day = 1440 * 1000;
-    let first = [
-        record(1, minute, day, 5),
-        record(1, minute, day + 1, 6),
-        record(1, minute, day + 300, 7),
-        record(1, hour, day, 6),
-        record(2, minute, day, 5),
-        record(u64::MAX, hour, day, 9),
-    ];
-    for _ in 0..2 {
-        store.write(&first).unwrap();
-        assert_eq!(read(1, minute, day..day + 300), first[..2], "ascending, the end excluded");
-        assert_eq!(read(1, minute, day + 1..day + 301), first[1..3]);
-        assert_eq!(read(1, hour, day..day + 60), first[3..4]);
-        assert_eq!(read(2, minute, 0..u32::MAX), first[4..5]);
-        assert_eq!(read(u64::MAX, hour, 0..u32::MAX), first[5..]);
-        assert_eq!(read(3, minute, 0..u32::MAX), []);
-        assert_eq!(read(1, minute, day..day), []);
-    }
-    let second = [record(1, minute, day, 4), record(1, minute, day + 1, 8)];
-    store.write(&second).unwrap();
-    assert_eq!(read(1, minute, day..day + 2), [first[0].clone(), second[1].clone()], "the higher version stays");
-
-    let at = |minutes: u32| Minute(day + minutes).start();
-    store.expire(at(7 * 1440 + 59)).unwrap();
-    assert_eq!(read(1, minute, 0..u32::MAX).len(), 3, "whole hours go");
-    store.expire(at(7 * 1440 + 60)).unwrap();
-    assert_eq!(read(1, minute, 0..u32::MAX), first[2..3]);
-    assert_eq!(read(2, minute, 0..u32::MAX), []);
-    assert_eq!((read(1, hour, 0..u32::MAX).len(), read(u64::MAX, hour, 0..u32::MAX).len()), (1, 1));
-    store.expire(at(400 * 1440 + 60)).unwrap();
-    assert_eq!((read(1, hour, 0..u32::MAX).len(), read(u64::MAX, hour, 0..u32::MAX).len()), (0, 0));
 }
 
 /// A folder of a test's own, removed with it.

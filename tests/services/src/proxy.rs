@@ -16,6 +16,7 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
+    arrive: AtomicU32,
     lose: AtomicU32,
     lost: AtomicU32,
     cut: AtomicBool,
@@ -47,6 +48,12 @@ impl Proxy {
 
     /// The next answers, so many, do not arrive: the connection ends in their place.
     pub fn lose_answers(&self, count: u32) {
+        self.lose_answers_after(0, count);
+    }
+
+    /// The same, but so many answers do arrive before.
+    pub fn lose_answers_after(&self, arrive: u32, count: u32) {
+        self.state.arrive.store(arrive, SeqCst);
         self.state.lose.store(count, SeqCst);
     }
 
@@ -90,7 +97,8 @@ impl State {
         let state = self.clone();
         std::thread::spawn(move || {
             copy(service, client, || {
-                let lost = state.lose.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                let take = |of: &AtomicU32| of.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                let lost = !take(&state.arrive) && take(&state.lose);
                 state.lost.fetch_add(u32::from(lost), SeqCst);
                 !lost
             });

@@ -8,7 +8,8 @@ use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, UserKey, UserValue
 
 use super::engine;
 use crate::engine::plan::Fingerprint;
-use crate::store::{HistoryStore, PaneRecord, Resolution, StoreError};
+use crate::store::pane::decode;
+use crate::store::{HistoryStore, PaneRecord, PaneRequest, Resolution, StoreError, StoredPane};
 use crate::time::{DAY_MS, Millis, Minute};
 
 pub const MINUTES_KEPT_DAYS: i64 = 7;
@@ -80,24 +81,23 @@ impl HistoryStore for History {
 
     fn read(
         &self,
-        fingerprint: Fingerprint,
-        resolution: Resolution,
-        steps: Range<Minute>,
-    ) -> Result<Vec<PaneRecord>, StoreError> {
-        if steps.start >= steps.end {
-            return Ok(Vec::new());
+        request: &PaneRequest<'_>,
+        each: &mut dyn FnMut(StoredPane) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let &PaneRequest { fingerprint, resolution, wanted, steps: Range { start, end }, .. } = request;
+        if start >= end {
+            return Ok(());
         }
-        let range = key(fingerprint, resolution, steps.start)..key(fingerprint, resolution, steps.end);
-        let mut records = Vec::new();
+        let range = key(fingerprint, resolution, start)..key(fingerprint, resolution, end);
         for guard in self.panes.range(range) {
             let (key, value): (UserKey, UserValue) = guard.into_inner().map_err(engine)?;
             let start = key.last_chunk().map(|bytes| Minute(u32::from_be_bytes(*bytes)));
             let (Some(start), Some((version, bytes))) = (start, split(&value)) else {
                 return Err(StoreError::Corrupt("an entry of history is cut off".into()));
             };
-            records.push(PaneRecord { fingerprint, resolution, start, version, bytes: bytes.to_vec() });
+            each(StoredPane { start, version, content: decode(bytes, wanted)? })?;
         }
-        Ok(records)
+        Ok(())
     }
 
     fn expire(&self, now: Millis) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ use crate::time::Minute;
 #[test]
 fn is_a_history_store() {
     let folder = Folder::new("history");
-    suite::history_store(&*Embedded::open(&folder.0).unwrap().history());
+    suite::history_store(&*Embedded::open(&folder.0).unwrap().history(), 1000);
 }
 
 /// A host's stores: after each apply something else happens to them.

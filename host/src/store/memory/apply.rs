@@ -209,6 +209,10 @@ fn place_metric<'p>(
         None => new_metric(state, &partial.plan, metric),
     };
     known.limit = metric.limit;
+    if known.name.is_empty() {
+        // Checkpoints of older versions do not have it.
+        known.name = metric.name.as_str().into();
+    }
     let kept = place(state, partial, metric, &mut known, &changed.rows, &groups[metric.group], codes);
     let (group, fingerprint) = (&partial.groups[metric.group], metric.fingerprint);
     Merge { fingerprint, known, group, rows: changed.rows, kept, states: changed.slots, grown: 0 }
@@ -261,7 +265,7 @@ fn new_metric(state: &State, plan: &Plan, metric: &Metric) -> MetricState {
         state.dimensions.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
     };
     let names = plan.groups[metric.group].iter().map(name).collect();
-    MetricState::new(names, kinds(metric), metric.keeps_margins(), metric.limit)
+    MetricState::new(metric.name.as_str().into(), names, kinds(metric), metric.keeps_margins(), metric.limit)
 }
 
 /// Makes room for a metric that the delta brings something for.

@@ -57,8 +57,8 @@ impl MemoryStore {
         }
         let State { metrics, dimensions, seq, .. } = &mut *state;
         let metric = metrics.entry(fingerprint).or_insert_with(|| {
-            let MetricShape { dimensions, kinds, margins, limit } = shape.clone();
-            MetricState::new(dimensions, kinds, margins, limit)
+            let MetricShape { name, dimensions, kinds, margins, limit } = shape.clone();
+            MetricState::new(name, dimensions, kinds, margins, limit)
         });
         if metric.kinds != shape.kinds || metric.dimensions != shape.dimensions {
             return Err(StoreError::Corrupt(format!("metric {fingerprint} is kept with another shape")));

@@ -10,9 +10,9 @@ use super::{MemoryStore, apply};
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::store::cells::{Cells, Pane};
-use crate::store::pane::{Decoded, Wanted, decode};
+use crate::store::pane::{Decoded, Wanted};
 use crate::store::table::{ANY, Combinations, OTHER};
-use crate::store::{HistoryStore, PaneRecord, Resolution, Seq, StoreError};
+use crate::store::{HistoryStore, PaneRequest, Resolution, Seq, StoreError, StoredPane};
 use crate::time::Minute;
 
 /// Builds a state from what a checkpoint holds. Metrics before their days, days before their panes.
@@ -42,7 +42,7 @@ impl Restore {
         for name in &shape.dimensions {
             self.state.dimensions.entry(name.clone()).or_default();
         }
-        let metric = MetricState::new(shape.dimensions, shape.kinds, shape.margins, shape.limit);
+        let metric = MetricState::new(shape.name, shape.dimensions, shape.kinds, shape.margins, shape.limit);
         self.state.metrics.insert(fingerprint, metric);
     }
 
@@ -188,8 +188,7 @@ fn renumber(cells: Cells, numbers: &[u32]) -> Result<Cells, StoreError> {
 pub struct ReadBack {
     fingerprint: Fingerprint,
     hour: Minute,
-    /// Start, version and cells.
-    panes: Vec<(Minute, u64, Decoded)>,
+    panes: Vec<StoredPane>,
 }
 
 /// Hours before `complete_from` that a delta touches and hot does not have, read from history.
@@ -198,13 +197,18 @@ pub fn read_back(state: &State, history: &dyn HistoryStore, delta: &Delta) -> Re
     hours.retain(|(at, hour)| !state.metrics.get(at).is_some_and(|metric| metric.reloaded.contains(hour)));
     let read = |(fingerprint, hour): (Fingerprint, Minute)| {
         let span = hour..Minute(hour.0 + 60);
-        let mut records = history.read(fingerprint, Resolution::Minute, span.clone())?;
-        if records.is_empty() {
-            // Its minutes are past retention: the hour stands in for them, as if all of it had happened in its first minute.
-            records = history.read(fingerprint, Resolution::Hour, span)?;
+        let mut panes = Vec::new();
+        // Where its minutes are past retention the hour stands in for them, as if all of it had happened in its first minute.
+        for resolution in [Resolution::Minute, Resolution::Hour] {
+            if panes.is_empty() {
+                let (steps, wanted) = (span.clone(), Wanted::All);
+                let request = PaneRequest { fingerprint, resolution, steps, wanted, selected: None, filters: &[] };
+                history.read(&request, &mut |pane| {
+                    panes.push(pane);
+                    Ok(())
+                })?;
+            }
         }
-        let decode = |record: PaneRecord| Ok((record.start, record.version, decode(&record.bytes, Wanted::All)?));
-        let panes = records.into_iter().map(decode).collect::<Result<_, StoreError>>()?;
         Ok(ReadBack { fingerprint, hour, panes })
     };
     hours.into_iter().map(read).collect()
@@ -216,7 +220,7 @@ pub fn put_back(state: &mut State, delta: &Delta, hours: Vec<ReadBack>) -> Resul
         apply::ensure_metric(state, delta, fingerprint);
         let Some(metric) = state.metrics.get_mut(&fingerprint) else { continue };
         metric.reloaded.insert(hour);
-        for (minute, version, stored) in panes {
+        for StoredPane { start: minute, version, content: stored } in panes {
             let held = Held { seq: version, saved: 0, written: version, ..Held::new(&[]) };
             insert(&mut state.dimensions, metric, minute, stored, held, state.seq + 1)?;
             state.pane_bytes += metric.panes.get(&minute).map_or(0, |held| held.bytes);

@@ -10,7 +10,7 @@ use crate::engine::delta::{SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::store::cells::Pane;
 use crate::store::pane::{Meaning, encode};
-use crate::store::{PaneRecord, Resolution, Seq, StoreError};
+use crate::store::{Names, PaneRecord, Resolution, Seq, StoreError};
 use crate::time::{Millis, Minute};
 
 /// The part that is small and always written.
@@ -25,6 +25,8 @@ pub struct Head {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricShape {
+    #[serde(default)]
+    pub name: Arc<str>,
     pub dimensions: Vec<Arc<str>>,
     pub kinds: Vec<StateKind>,
     pub margins: bool,
@@ -69,6 +71,7 @@ pub struct Snapshot {
 /// What the numbers of one metric and day mean.
 #[derive(Clone)]
 pub struct DaySnapshot {
+    pub names: Arc<Names>,
     pub kinds: Arc<Vec<StateKind>>,
     pub texts: Arc<Vec<Arc<Vec<Arc<str>>>>>,
     pub day: Arc<Day>,
@@ -118,7 +121,7 @@ impl PaneSnapshot {
 
     pub fn record(&self, bytes: Vec<u8>) -> PaneRecord {
         let (fingerprint, start, version) = (self.fingerprint, self.minute, self.seq);
-        PaneRecord { fingerprint, resolution: Resolution::Minute, start, version, bytes }
+        PaneRecord { names: self.day.names.clone(), fingerprint, resolution: Resolution::Minute, start, version, bytes }
     }
 }
 
@@ -128,7 +131,8 @@ impl HourSnapshot {
         self.panes.iter().for_each(|pane| whole.merge(pane));
         let bytes = self.day.encode_with(&self.day.kinds, &whole)?;
         let (fingerprint, start, version) = (self.fingerprint, self.hour, self.seq);
-        Ok(PaneRecord { fingerprint, resolution: Resolution::Hour, start, version, bytes })
+        let names = self.day.names.clone();
+        Ok(PaneRecord { names, fingerprint, resolution: Resolution::Hour, start, version, bytes })
     }
 }
 
@@ -163,7 +167,11 @@ impl Snapshot {
         let kinds = Arc::new(metric.kinds.clone());
         let texts = metric.dimensions.iter().map(|name| state.dimensions[name].values.texts.clone());
         let texts = Arc::new(texts.collect::<Vec<_>>());
-        let of_day = |day: &Arc<Day>| DaySnapshot { kinds: kinds.clone(), texts: texts.clone(), day: day.clone() };
+        let names = Arc::new(Names { metric: metric.name.clone(), dimensions: metric.dimensions.clone() });
+        let of_day = |day: &Arc<Day>| {
+            let (names, kinds, texts) = (names.clone(), kinds.clone(), texts.clone());
+            DaySnapshot { names, kinds, texts, day: day.clone() }
+        };
         let changed = metric.days.iter().filter(|(_, day)| day.seq > state.saved);
         self.days.extend(changed.map(|(&number, day)| (fingerprint, number, of_day(day))));
 
@@ -223,8 +231,8 @@ fn head(state: &State) -> Head {
 }
 
 fn shape(metric: &MetricState) -> MetricShape {
-    let (dimensions, kinds) = (metric.dimensions.clone(), metric.kinds.clone());
-    MetricShape { dimensions, kinds, margins: metric.margins, limit: metric.limit }
+    let (name, dimensions, kinds) = (metric.name.clone(), metric.dimensions.clone(), metric.kinds.clone());
+    MetricShape { name, dimensions, kinds, margins: metric.margins, limit: metric.limit }
 }
 
 /// Dropped, and came again since.

@@ -32,6 +32,8 @@ pub struct State {
 }
 
 pub struct MetricState {
+    /// What people call it; part of its fingerprint.
+    pub name: Arc<str>,
     /// Names, in the order of the metric's `by`.
     pub dimensions: Vec<Arc<str>>,
     pub kinds: Vec<StateKind>,
@@ -152,8 +154,9 @@ impl Day {
 }
 
 impl MetricState {
-    pub fn new(dimensions: Vec<Arc<str>>, kinds: Vec<StateKind>, margins: bool, limit: u32) -> Self {
+    pub fn new(name: Arc<str>, dimensions: Vec<Arc<str>>, kinds: Vec<StateKind>, margins: bool, limit: u32) -> Self {
         Self {
+            name,
             dimensions,
             kinds,
             margins,

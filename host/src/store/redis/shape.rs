@@ -20,7 +20,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn new(metric: &MetricPanes) -> Self {
-        let MetricShape { dimensions, kinds, margins, limit } = metric.shape.clone();
+        let MetricShape { dimensions, kinds, margins, limit, .. } = metric.shape.clone();
         Self { name: metric.name.clone(), dimensions, kinds, margins, limit }
     }
 
@@ -34,7 +34,7 @@ impl Shape {
     }
 
     pub fn of_memory(&self) -> MetricShape {
-        let Self { dimensions, kinds, margins, limit, .. } = self.clone();
-        MetricShape { dimensions, kinds, margins, limit }
+        let Self { name, dimensions, kinds, margins, limit } = self.clone();
+        MetricShape { name: name.into(), dimensions, kinds, margins, limit }
     }
 }

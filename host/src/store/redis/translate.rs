@@ -82,6 +82,7 @@ pub fn translate(link: &mut Link, places: &mut Places, delta: &mut Delta) -> Res
 fn shape(partial: &Partial, metric: &Metric) -> MetricShape {
     let name = |&dimension: &usize| partial.plan.dimensions[dimension].name.as_str().into();
     MetricShape {
+        name: metric.name.as_str().into(),
         dimensions: partial.plan.groups[metric.group].iter().map(name).collect(),
         kinds: metric.slots.iter().map(|slot| slot.kind()).collect(),
         margins: metric.keeps_margins(),
