@@ -156,11 +156,12 @@ fn too_many_parts_is_said_and_nothing_is_lost() {
 fn sql_of_others_sees_the_newest_version_only() {
     let store = connect("others");
     let sum = || number(&store, "SELECT sum(count) AS x FROM others.minutes FINAL WHERE metric = 'm1' AND part = ''");
+    let mut newest = 0;
     for version in [3, 1, 9, 8, 12, 10, 20, 21, 22] {
-        let newest = [3, 9, 12, 20, 21, 22].into_iter().filter(|it| *it <= version).max().unwrap_or(3);
+        newest = newest.max(version);
         store.write(&[record(0, version)]).unwrap();
-        let newest = crate::store::pane::decode(&record(0, newest).bytes, Wanted::Full).unwrap();
-        let super::super::cells::Column::Count(counts) = &newest.pane.full.columns[0] else { panic!("a count") };
+        let pane = crate::store::pane::decode(&record(0, newest).bytes, Wanted::Full).unwrap();
+        let super::super::cells::Column::Count(counts) = &pane.pane.full.columns[0] else { panic!("a count") };
         assert_eq!(sum(), counts.iter().sum::<u64>() as f64, "after version {version}");
     }
 }
@@ -169,7 +170,7 @@ fn sql_of_others_sees_the_newest_version_only() {
 fn a_large_insert_is_one_part() {
     let store = connect("blocks");
     let many: Vec<PaneRecord> = (0..600).map(|minute| record(minute, 1)).collect();
-    // Beyond the size at which the front hands a body over in pieces.
+    // Some megabytes: beyond what is sent and read in one piece.
     let wide = Names { metric: "x".repeat(2000).into(), dimensions: many[0].names.dimensions.clone() };
     let many: Vec<_> = many.into_iter().map(|pane| PaneRecord { names: Arc::new(wide.clone()), ..pane }).collect();
     store.prepare().unwrap();
