@@ -8,6 +8,7 @@ mod disk;
 mod host;
 mod hostile;
 mod http;
+mod kafka;
 mod kill;
 mod reload;
 mod scenarios;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         disk::trials,
         hostile::trials,
         http::trials,
+        kafka::trials,
         kill::trials,
         reload::trials,
         scenarios::trials,

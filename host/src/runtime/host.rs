@@ -11,7 +11,6 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::kafka::Counter;
 use super::log::{Log, Reading};
 use super::reload::Keeper;
 use super::status::Status;
@@ -163,15 +162,7 @@ impl Host {
                 tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
             }
             (Log::Kafka { producer, floor }, Reading::Kafka(reading)) => {
-                let counter =
-                    Counter { ticker: self.ticker.clone(), clock: self.clock.clone(), waiting_bytes: Arc::default() };
-                reading.start(
-                    counter,
-                    producer.clone(),
-                    floor.clone(),
-                    self.clock.clone(),
-                    self.ticker.telemetry.clone(),
-                )?;
+                reading.start(self.ticker.clone(), producer.clone(), floor.clone(), self.clock.clone())?;
             }
             (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),
         }

@@ -7,6 +7,7 @@ use super::shards::{Job, Reply, Reserved};
 use super::tick::Ticker;
 use crate::engine::delta::SourceId;
 use crate::ingest::kafka::{Counting, Given, Stored};
+use crate::serve::rejects::Rejects;
 use crate::store::HotStore as _;
 use crate::time::{Clock, Millis};
 
@@ -17,6 +18,8 @@ pub struct Counter {
     pub ticker: Arc<Ticker>,
     pub clock: Clock,
     pub waiting_bytes: Arc<AtomicUsize>,
+    pub rejects: Arc<Rejects>,
+    pub topic: String,
 }
 
 impl Counting for Counter {
@@ -44,6 +47,12 @@ impl Counting for Counter {
 
     fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Relaxed)
+    }
+
+    fn put_aside(&self, partition: SourceId, offset: u64, value: &[u8], reason: &'static str, arrival: Millis) {
+        self.ticker.telemetry.ingest.events_rejected.inc();
+        self.ticker.shards.totals.rejected.fetch_add(1, Relaxed);
+        self.rejects.push(arrival, &format!("{}/{partition}/{offset}", self.topic), reason, value);
     }
 
     fn drain(&self) {

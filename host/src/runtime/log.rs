@@ -12,6 +12,7 @@ use super::border::Border;
 use super::host::HostSettings;
 use super::kafka::Counter;
 use super::shards::{Listener, Shards};
+use super::tick::Ticker;
 use crate::catalog::definitions::Active;
 use crate::engine::delta::SourceId;
 use crate::engine::report::Report;
@@ -127,6 +128,7 @@ pub enum Reading {
 pub struct KafkaReading {
     settings: KafkaSettings,
     queue_bytes_max: usize,
+    rejects: Arc<Rejects>,
     running: Mutex<Option<Running>>,
 }
 
@@ -167,8 +169,8 @@ pub fn open(
     )?;
     let producer = Arc::new(producer);
     let shards = start(listener(rejects.clone(), telemetry, Some((kafka.topic.clone(), producer.clone()))));
-    let reading =
-        KafkaReading { settings: kafka, queue_bytes_max: settings.queue_bytes_max, running: Mutex::default() };
+    let (queue_bytes_max, rejects) = (settings.queue_bytes_max, rejects.clone());
+    let reading = KafkaReading { settings: kafka, queue_bytes_max, rejects, running: Mutex::default() };
     let log = Log::Kafka { producer, floor: Arc::default() };
     Ok((Arc::new(log), shards, Reading::Kafka(reading)))
 }
@@ -202,13 +204,15 @@ fn instance(embedded: &Embedded) -> anyhow::Result<String> {
 impl KafkaReading {
     pub fn start(
         &self,
-        counter: Counter,
+        ticker: Arc<Ticker>,
         producer: Arc<Producer>,
         floor: Arc<AtomicI64>,
         clock: Clock,
-        telemetry: Arc<Telemetry>,
     ) -> Result<(), KafkaError> {
-        let (settings, counter) = (self.settings.clone(), Arc::new(counter));
+        let (settings, telemetry) = (self.settings.clone(), ticker.telemetry.clone());
+        let (rejects, topic) = (self.rejects.clone(), settings.topic.clone());
+        let waiting_bytes = Arc::default();
+        let counter = Arc::new(Counter { ticker, clock: clock.clone(), waiting_bytes, rejects, topic });
         let running = Consumer::start(settings, counter, producer, floor, self.queue_bytes_max, clock, telemetry)?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(())
@@ -266,14 +270,12 @@ fn listener(rejects: Arc<Rejects>, telemetry: Arc<Telemetry>, kafka: Option<(Str
         ingest.events_late.inc_by(report.late);
         ingest.events_duplicate.inc_by(report.duplicates);
         let Some((topic, producer)) = &kafka else { return keep_letters(&rejects, "http", batch, report) };
-        if report.letters.is_empty() {
-            return;
-        }
-        keep_letters(&rejects, &format!("{topic}/{source}"), batch, report);
         let Some(messages) = &batch.messages else { return };
         for letter in &report.letters {
             let message = messages.get(messages.at(letter.start));
             let event = &batch.bytes[letter.start as usize..letter.end as usize];
+            let from = format!("{topic}/{source}/{}", message.position);
+            rejects.push(message.arrival, &from, &letter.reason, event);
             producer.letter(event, None, &letter.reason, source, message.position, message.arrival);
         }
     })

@@ -241,7 +241,7 @@ impl<C: Counting> Consumer<C> {
                 if !matches!(partition.stage, Stage::Ids { .. }) {
                     let value = message.payload().unwrap_or_default();
                     self.producer.letter(value, message.key(), reason, partition.number, offset, arrival);
-                    self.telemetry.ingest.events_rejected.inc();
+                    self.counting.put_aside(partition.number, offset, value, reason, arrival);
                 }
                 partition.read(offset, arrival);
             }

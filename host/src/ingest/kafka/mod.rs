@@ -11,6 +11,8 @@ mod locate;
 mod message;
 mod partition;
 pub mod producer;
+#[cfg(test)]
+mod real_kafka;
 pub mod topic;
 
 use std::sync::Arc;
@@ -109,6 +111,9 @@ pub trait Counting: Send + Sync + 'static {
 
     /// Bytes that were given and are not counted yet.
     fn waiting_bytes(&self) -> usize;
+
+    /// Is told of a message that can hold no event: it is passed over, and kept as a dead letter.
+    fn put_aside(&self, partition: SourceId, offset: u64, value: &[u8], reason: &'static str, arrival: Millis);
 
     /// Waits until all that was given is looked at.
     fn drain(&self);
