@@ -18,7 +18,8 @@ use crate::time::Millis;
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
 /// What a leader said is no older than this.
 const STALE_MS: Millis = 500;
-/// The group is told of our positions this often, for those who watch it: nothing here reads them.
+/// The group is told of our positions this often, for those who watch it: nothing here reads them. Not where we are alone: a
+/// member that is known by its instance is fenced for good if a commit crosses its own coming back.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 impl<C: Counting> Consumer<C> {
@@ -87,7 +88,7 @@ impl<C: Counting> Consumer<C> {
         if let Some(floor) = self.partitions.values().map(|partition| partition.floor).min() {
             self.shared.floor.store(floor, Relaxed);
         }
-        if self.committed_at.elapsed() >= COMMIT_EVERY {
+        if !self.settings.alone && self.committed_at.elapsed() >= COMMIT_EVERY {
             self.committed_at = Instant::now();
             self.commit();
         }
