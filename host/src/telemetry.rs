@@ -42,6 +42,17 @@ pub struct KafkaTelemetry {
     pub deltas_refused: Counter,
 }
 
+/// History and raw events in ClickHouse.
+#[derive(Default)]
+pub struct ClickHouseTelemetry {
+    /// 1 while history is not written.
+    pub history_behind: Gauge,
+    /// 1 while raw events are not written.
+    pub raw_behind: Gauge,
+    pub raw_events: Counter,
+    pub raw_failures: Counter,
+}
+
 /// Bodies and events on their way in.
 #[derive(Default)]
 pub struct IngestTelemetry {
@@ -120,6 +131,7 @@ pub struct Telemetry {
     pub ingest: IngestTelemetry,
     pub journal: JournalTelemetry,
     pub kafka: KafkaTelemetry,
+    pub clickhouse: ClickHouseTelemetry,
     pub state: StateTelemetry,
     pub serve: ServeTelemetry,
     pub reload: ReloadTelemetry,
@@ -143,6 +155,7 @@ impl Default for Telemetry {
                 failures: Counter::default(),
             },
             kafka: KafkaTelemetry::default(),
+            clickhouse: ClickHouseTelemetry::default(),
             state: StateTelemetry {
                 tick_seconds: seconds(),
                 apply_seconds: seconds(),
@@ -182,7 +195,7 @@ impl Telemetry {
     }
 
     fn register(&mut self) {
-        let Self { registry, ingest, journal, kafka, state, serve, reload, plugins } = self;
+        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, plugins } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -220,6 +233,10 @@ impl Telemetry {
         );
         registry.register("journal_failures", "Writes or syncs that failed", journal.failures.clone());
         kafka.register(registry);
+        registry.register("history_behind", "1 while history is not written", clickhouse.history_behind.clone());
+        registry.register("raw_events_behind", "1 while raw events are not written", clickhouse.raw_behind.clone());
+        registry.register("raw_events", "Raw events written", clickhouse.raw_events.clone());
+        registry.register("raw_events_failures", "Blocks of raw events not written", clickhouse.raw_failures.clone());
         registry.register_with_unit(
             "tick",
             "From the shards' deltas to visible state",

@@ -2,6 +2,7 @@
 
 mod author;
 mod binary;
+mod clickhouse;
 mod dependencies;
 mod diagnostics;
 mod disk;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let suites: &[fn() -> Vec<Trial>] = &[
         author::trials,
+        clickhouse::trials,
         dependencies::trials,
         diagnostics::trials,
         disk::trials,

@@ -13,6 +13,7 @@ use crate::ingest::kafka::{KafkaSettings, MESSAGE_BYTES_MAX};
 use crate::plugin::Limits;
 use crate::runtime::host::{Host, HostSettings, StartError};
 use crate::serve;
+use crate::store::clickhouse::Address;
 use crate::time::{Clock, Millis};
 use crate::web::{Keys, Network};
 
@@ -63,6 +64,10 @@ pub struct Arguments {
     /// A setting of the Kafka client (librdkafka), as KEY=VALUE: TLS, SASL; may be given more than once.
     #[arg(long, env = "TIDEMARK_KAFKA_OPTION", value_delimiter = ';', value_parser = option, hide_env_values = true)]
     kafka_option: Vec<(String, String)>,
+    /// Where history and raw events go: http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?cluster=NAME&events_days=30]; in the
+    /// data folder, without raw events, if not given.
+    #[arg(long, env = "TIDEMARK_CLICKHOUSE", value_name = "URL", value_parser = Address::parse, hide_env_values = true)]
+    clickhouse: Option<Address>,
     /// A key that sends events; may be given more than once.
     #[arg(long, env = "TIDEMARK_WRITE_KEY", value_delimiter = ',', hide_env_values = true)]
     write_key: Vec<String>,
@@ -180,6 +185,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
             ..JournalSettings::default()
         },
         kafka,
+        clickhouse: arguments.clickhouse,
         limits: arguments.limits,
         http: http::Settings {
             keys: keys.clone(),

@@ -12,28 +12,32 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::log::{Log, Reading};
+use super::raw::Raw;
 use super::reload::Keeper;
 use super::status::Status;
 use super::tick::{Since, Ticker};
 use super::watch::Watch;
-use super::{demo_feed, log, recover};
+use super::{demo_feed, log, raw, recover};
 use crate::catalog::definitions::Active;
 use crate::catalog::diagnostic::Diagnostic;
-use crate::ingest::http;
 use crate::ingest::journal::JournalSettings;
 use crate::ingest::kafka::KafkaSettings;
+use crate::ingest::{Intake, RawBatch, Receipt, Refusal, http};
 use crate::plugin::{Limits, Registry};
 use crate::serve::{self, Services, rejects::Rejects};
 use crate::store::HotStore as _;
+use crate::store::clickhouse::{Address, ClickHouse};
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::reader::JoinedReader;
-use crate::store::{StateReader, StoreError};
+use crate::store::{HistoryStore, StateReader, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
 
 /// Between two looks at whether the start is over.
 const CAUGHT_UP_LOOK: Duration = Duration::from_millis(10);
+/// Between two blocks of raw events, unless more waits.
+const RAW_EVERY: Duration = Duration::from_secs(1);
 
 pub struct HostSettings {
     pub metrics: PathBuf,
@@ -49,6 +53,8 @@ pub struct HostSettings {
     pub journal: JournalSettings,
     /// The log instead of the journal.
     pub kafka: Option<KafkaSettings>,
+    /// Where history and raw events go, instead of the data folder.
+    pub clickhouse: Option<Address>,
     pub limits: Limits,
     pub http: http::Settings,
     pub serve: serve::Settings,
@@ -87,7 +93,13 @@ impl Host {
         let telemetry = Arc::new(Telemetry::default());
         std::fs::create_dir_all(&settings.data).with_context(|| format!("cannot make {}", settings.data.display()))?;
         let embedded = Arc::new(open_store(&settings.data.join("store")).map_err(anyhow::Error::from)?);
-        let memory: Arc<MemoryStore> = Arc::new(embedded.load().map_err(anyhow::Error::from)?);
+        let clickhouse = settings.clickhouse.as_ref().map(ClickHouse::new).transpose().map_err(anyhow::Error::from)?;
+        let clickhouse = clickhouse.map(Arc::new);
+        let history: Arc<dyn HistoryStore> = match &clickhouse {
+            Some(clickhouse) => clickhouse.clone(),
+            None => embedded.history(),
+        };
+        let memory: Arc<MemoryStore> = Arc::new(embedded.load_with(history.clone()).map_err(anyhow::Error::from)?);
         let plugins = settings.plugins.clone();
         let registry = Registry::new(plugins, settings.limits.clone(), settings.shards).map_err(anyhow::Error::from)?;
         let registry = Arc::new(registry);
@@ -98,6 +110,7 @@ impl Host {
         let rejects = Arc::new(Rejects::default());
         let parts = log::Parts { embedded: &embedded, memory: &memory, active: &active, telemetry: &telemetry };
         let (log, shards, reading) = log::open(&settings, &parts, &rejects)?;
+        let raw = open_raw(&settings, &parts, clickhouse.as_ref(), &log)?;
         let ticker = Arc::new(Ticker {
             shards: shards.clone(),
             log: log.clone(),
@@ -113,9 +126,12 @@ impl Host {
             covered: Mutex::default(),
             since: Mutex::new(Since::default()),
             data_bytes_max: settings.data_bytes_max,
+            clickhouse,
+            raw: raw.clone(),
+            behind: Mutex::default(),
             ticking: Mutex::default(),
         });
-        let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(embedded.history())));
+        let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));
         let status = Arc::new(Status {
             started_at: clock.now(),
             clock: clock.clone(),
@@ -129,7 +145,8 @@ impl Host {
             failures: Mutex::default(),
             history: Mutex::default(),
         });
-        let door = http::Door::new(log.clone(), settings.http, clock.clone(), telemetry.clone());
+        let door =
+            http::Door::new(Arc::new(Gate { log: log.clone(), raw }), settings.http, clock.clone(), telemetry.clone());
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
         let router = serve::router(services.clone(), http::router(door));
@@ -211,6 +228,7 @@ impl Host {
         });
         let ticks = tokio::spawn(ticks(host.clone(), stopped.clone()));
         let refreshes = tokio::spawn(refreshes(host.clone(), refresh_ms, stopped.clone()));
+        let raw = tokio::spawn(raw_events(host.clone(), stopped.clone()));
         let caught_up = tokio::spawn(catch_up(host.clone(), stopped));
         let failure = tokio::select! {
             () = stop => None,
@@ -219,13 +237,72 @@ impl Host {
         tracing::info!("stopping: no more events are taken, what was taken is finished");
         let _ = stopping.send(true);
         host.services.live.close();
-        for task in [Some(server), demo, Some(ticks), Some(refreshes), Some(caught_up)].into_iter().flatten() {
+        for task in [Some(server), demo, Some(ticks), Some(refreshes), Some(raw), Some(caught_up)].into_iter().flatten()
+        {
             // A task that failed has said so; the others are to end all the same.
             let _ = task.await;
         }
         tokio::task::spawn_blocking(move || watch.stop()).await?;
         tokio::task::spawn_blocking(move || finish(&host)).await??;
         failure.map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
+    }
+}
+
+/// Raw events are read again from the journal; Kafka keeps its own.
+fn open_raw(
+    settings: &HostSettings,
+    parts: &log::Parts<'_>,
+    clickhouse: Option<&Arc<ClickHouse>>,
+    log: &Log,
+) -> anyhow::Result<Option<Arc<Raw>>> {
+    let (Some(clickhouse), Log::Journal { journal, .. }) = (clickhouse, log) else {
+        raw::leave(parts.embedded)?;
+        return Ok(None);
+    };
+    let raw_parts = raw::Parts {
+        clickhouse: clickhouse.clone(),
+        journal: journal.clone(),
+        embedded: parts.embedded.clone(),
+        active: parts.active.clone(),
+        telemetry: parts.telemetry.clone(),
+        event_bytes_max: settings.event_bytes_max,
+        journal_bytes_max: settings.journal.bytes_max,
+        origin: log::instance(parts.embedded)?,
+    };
+    Ok(Some(Arc::new(Raw::open(raw_parts, &parts.memory.positions()?)?)))
+}
+
+/// Takes no more while too much waits for ClickHouse.
+struct Gate {
+    log: Arc<Log>,
+    raw: Option<Arc<Raw>>,
+}
+
+impl Intake for Gate {
+    async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
+        if self.raw.as_ref().is_some_and(|raw| raw.is_full()) {
+            let reason = "the journal is full of events that ClickHouse has not taken".into();
+            return Err(Refusal::Unavailable { reason, retry_after_s: 10 });
+        }
+        self.log.submit(batch).await
+    }
+}
+
+/// Sends raw events as checkpoints cover them.
+async fn raw_events(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
+    let Some(raw) = host.ticker.raw.clone() else { return };
+    let mut every = tokio::time::interval(RAW_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !*stopped.borrow() {
+        tokio::select! {
+            _ = every.tick() => {}
+            _ = stopped.changed() => return,
+        }
+        let covered = host.ticker.covered();
+        let sending = raw.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || sending.send_all(&covered)).await {
+            tracing::error!(%error, "sending raw events failed");
+        }
     }
 }
 
@@ -246,6 +323,9 @@ fn finish(host: &Host) -> anyhow::Result<()> {
     host.reading.finish(&host.log);
     host.ticker.tick(host.clock.now())?;
     host.ticker.checkpoint(host.clock.now())?;
+    if let Some(raw) = &host.ticker.raw {
+        raw.send_all(&host.ticker.covered());
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod demo_feed;
 pub mod host;
 mod kafka;
 mod log;
+mod raw;
 mod recover;
 mod reload;
 pub mod replay;

@@ -74,6 +74,15 @@ pub struct Cut {
     pub behind: Option<Millis>,
     /// Bytes counted since the last cut.
     pub bytes: usize,
+    /// Of the batches that had some.
+    pub uncounted: Vec<Uncounted>,
+}
+
+/// Lines of a batch that were not counted, by index among the non-blank ones.
+pub struct Uncounted {
+    pub source: SourceId,
+    pub position: u64,
+    pub lines: Vec<u32>,
 }
 
 pub struct Shards {
@@ -145,6 +154,7 @@ impl Shards {
                 listener: listener.clone(),
                 ranges: BTreeMap::new(),
                 bytes: 0,
+                uncounted: vec![],
                 batches: 0,
             };
             let thread = std::thread::Builder::new()
@@ -208,11 +218,12 @@ impl Shards {
             let _ = control.send(Control { reply: reply.clone(), resume: wait.clone() });
         }
         drop(reply);
-        let mut whole = Cut { partials: vec![], ranges: vec![], behind: None, bytes: 0 };
+        let mut whole = Cut { partials: vec![], ranges: vec![], behind: None, bytes: 0, uncounted: vec![] };
         for cut in replies {
             whole.partials.extend(cut.partials);
             whole.ranges.extend(cut.ranges);
             whole.bytes += cut.bytes;
+            whole.uncounted.extend(cut.uncounted);
             whole.behind = [whole.behind, cut.behind].into_iter().flatten().min();
         }
         act(&whole);
@@ -259,6 +270,7 @@ struct Worker {
     listener: Listener,
     ranges: BTreeMap<SourceId, SourceRange>,
     bytes: usize,
+    uncounted: Vec<Uncounted>,
     /// Taken so far.
     batches: u64,
 }
@@ -327,7 +339,11 @@ impl Worker {
         if matches!(reply, Reply::IdsOnly(_)) {
             self.shard.remember_ids(&input, &mut &*dedupe);
         } else {
-            let report = self.shard.process(&input, &mut &*dedupe);
+            let mut report = self.shard.process(&input, &mut &*dedupe);
+            if !report.uncounted.is_empty() {
+                let lines = std::mem::take(&mut report.uncounted);
+                self.uncounted.push(Uncounted { source, position: from, lines });
+            }
             self.note(source, from, to, &batch);
             if !matches!(reply, Reply::Nobody) {
                 self.totals.counted.fetch_add(report.counted, Relaxed);
@@ -364,6 +380,7 @@ impl Worker {
             ranges: std::mem::take(&mut self.ranges).into_values().collect(),
             behind,
             bytes: std::mem::take(&mut self.bytes),
+            uncounted: std::mem::take(&mut self.uncounted),
         }
     }
 }

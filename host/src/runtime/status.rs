@@ -109,6 +109,13 @@ impl Host for Status {
         }
     }
 
+    fn impaired(&self) -> Vec<String> {
+        let behind = self.ticker.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let history = behind.map(|reason| format!("history is not written: {reason}"));
+        let raw = self.ticker.raw.as_ref().and_then(|raw| raw.problem());
+        history.into_iter().chain(raw.map(|reason| format!("raw events are not written: {reason}"))).collect()
+    }
+
     fn ready(&self) -> Result<(), String> {
         if !self.recovered.load(Relaxed) {
             return Err("recovering: what was acknowledged before the start is not all visible yet".into());

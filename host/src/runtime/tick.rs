@@ -2,23 +2,27 @@
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::log::Log;
+use super::raw::Raw;
 use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
 use crate::engine::delta::Delta;
+use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
-use crate::store::{HistoryStore as _, HotStore, Position, StoreError};
+use crate::store::{HistoryStore, HotStore, Position, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 
 const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Retention of the journal and of history is looked at this often.
 const EXPIRE_EVERY_MS: Millis = MINUTE_MS;
+const HISTORY_RETRY: Duration = Duration::from_secs(1);
+const HISTORY_TRIES: u32 = 600;
 
 pub struct Ticker {
     pub shards: Arc<Shards>,
@@ -39,6 +43,11 @@ pub struct Ticker {
     pub since: Mutex<Since>,
     /// Bytes of state on disk; history is kept shorter where there are more.
     pub data_bytes_max: u64,
+    /// Where history is, if not in `embedded`.
+    pub clickhouse: Option<Arc<ClickHouse>>,
+    pub raw: Option<Arc<Raw>>,
+    /// Why history is not written, since the last checkpoint.
+    pub behind: Mutex<Option<String>>,
     /// Held over a whole tick: a cut is applied before the next one is made.
     pub ticking: Mutex<()>,
 }
@@ -79,8 +88,12 @@ impl Ticker {
     /// Applies what the shards had, and closes the minutes that are over. No event will be read any more that arrived before
     /// `floor`, but for those that wait.
     fn take(&self, cut: Cut, floor: Millis, now: Millis, since: &mut Since) -> Result<(), StoreError> {
-        let Cut { partials, ranges, behind, bytes } = cut;
+        let Cut { partials, ranges, behind, bytes, uncounted } = cut;
         since.bytes += bytes;
+        if let Some(raw) = &self.raw {
+            // Before the positions can be those of a checkpoint.
+            raw.note(uncounted);
+        }
         if !ranges.is_empty() {
             let applying = Instant::now();
             if !self.apply(Delta { sources: ranges, partials })? {
@@ -99,6 +112,9 @@ impl Ticker {
 
     /// False: the delta was dropped, and its events are read again.
     fn apply(&self, delta: Delta) -> Result<bool, StoreError> {
+        if self.clickhouse.is_some() {
+            self.wait_for_history(&delta);
+        }
         let refused = match self.memory.apply(delta) {
             Ok(_) => return Ok(true),
             Err(refused) => refused,
@@ -122,6 +138,19 @@ impl Ticker {
         }
     }
 
+    /// A delta that is dropped would end the host. Hardly one needs history: hot keeps all that can still change.
+    fn wait_for_history(&self, delta: &Delta) {
+        for _ in 0..HISTORY_TRIES {
+            match self.memory.can_apply(delta) {
+                Err(StoreError::Unavailable(reason)) => {
+                    tracing::warn!(%reason, "events for old minutes wait for history");
+                    std::thread::sleep(HISTORY_RETRY);
+                }
+                _ => return,
+            }
+        }
+    }
+
     /// Drops what is not applied yet; it is read again from the log.
     pub fn forget(&self) {
         let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,7 +161,12 @@ impl Ticker {
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
         let covered = self.memory.positions()?;
-        self.embedded.checkpoint(&self.memory, &|| self.log.make_durable())?;
+        let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
+        let done = self.embedded.checkpoint(&self.memory, elsewhere, &|| {
+            self.log.make_durable()?;
+            self.raw.as_ref().map_or(Ok(()), |raw| raw.save())
+        })?;
+        self.note_behind(done.behind);
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
         self.memory.evict(self.keep_from(now));
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
@@ -158,6 +192,24 @@ impl Ticker {
         self.expire(now, shorter_ms)
     }
 
+    /// Positions that the last checkpoint covers.
+    pub fn covered(&self) -> Vec<Position> {
+        self.covered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_behind(&self, reason: Option<String>) {
+        self.telemetry.clickhouse.history_behind.set(i64::from(reason.is_some()));
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*behind, &reason) {
+            (None, Some(reason)) => {
+                tracing::warn!(%reason, "history is not written; what it is to have is kept in memory and on disk");
+            }
+            (Some(_), None) => tracing::info!("history is written again"),
+            _ => {}
+        }
+        *behind = reason;
+    }
+
     /// Minutes before it are only read: no event can still come for them, and no window in the live part needs them.
     fn keep_from(&self, now: Millis) -> Minute {
         let active = self.active.load();
@@ -172,7 +224,14 @@ impl Ticker {
     fn expire(&self, now: Millis, shorter_ms: Millis) -> Result<(), StoreError> {
         let dedupe_ms = self.active.load().definitions.plan.event.dedupe_ms;
         // Of the last checkpoint: what memory has may not be on disk yet.
-        self.log.expire(now, &self.covered.lock().unwrap_or_else(PoisonError::into_inner), dedupe_ms)?;
-        self.embedded.history().expire(now + shorter_ms)
+        let mut covered = self.covered();
+        if let Some(raw) = &self.raw {
+            raw.hold_back(&mut covered);
+        }
+        self.log.expire(now, &covered, dedupe_ms)?;
+        match &self.clickhouse {
+            Some(clickhouse) => clickhouse.expire(now),
+            None => self.embedded.history().expire(now + shorter_ms),
+        }
     }
 }

@@ -187,7 +187,10 @@ pub async fn health_live() -> Json<Value> {
 
 pub async fn health_ready(State(services): State<Arc<Services>>) -> Response {
     match services.host.ready() {
-        Ok(()) => Json(json!({"status": "ready"})).into_response(),
+        Ok(()) => match services.host.impaired() {
+            nothing if nothing.is_empty() => Json(json!({"status": "ready"})).into_response(),
+            impaired => Json(json!({"status": "ready", "impaired": impaired})).into_response(),
+        },
         Err(reason) => {
             let help = "The host takes part again by itself once this is over.";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reason, help).retry_after(1).into_response()

@@ -49,6 +49,10 @@ pub trait Host: Send + Sync {
     fn status(&self) -> HostStatus;
     /// Everything acknowledged before the start is visible, and writing works; else what is wrong.
     fn ready(&self) -> Result<(), String>;
+    /// What does not work, though the host is ready.
+    fn impaired(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -60,6 +60,7 @@ impl Home {
             data_bytes_max: 1 << 30,
             journal: JournalSettings::default(),
             kafka: None,
+            clickhouse: None,
             limits: Limits::default(),
             http: http::Settings {
                 keys: Keys::default(),

@@ -18,9 +18,10 @@ const PIECE_BYTES: usize = 1 << 20;
 /// An insert is one block, so that it is there whole or not at all in each partition.
 pub const BLOCK_ROWS_MAX: usize = 4_000_000;
 const BLOCK_BYTES_MAX: usize = 1 << 30;
+const EVENTS_DAYS_DEFAULT: u32 = 30;
 pub const DATABASE_DEFAULT: &str = "tidemark";
 
-/// `http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?cluster=NAME]`
+/// `http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?cluster=NAME&events_days=30]`
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Scheme, host and port.
@@ -30,6 +31,8 @@ pub struct Address {
     pub database: String,
     /// Tables are made `ON CLUSTER` of this name, replicated.
     pub cluster: Option<String>,
+    /// How long raw events are kept, as of when their table is made.
+    pub events_days: u32,
 }
 
 impl Address {
@@ -46,6 +49,7 @@ impl Address {
             password: plain(url.password().unwrap_or_default()),
             database: plain(url.path().trim_matches('/')),
             cluster: None,
+            events_days: EVENTS_DAYS_DEFAULT,
         };
         if address.database.is_empty() {
             address.database = DATABASE_DEFAULT.into();
@@ -53,7 +57,13 @@ impl Address {
         for (name, value) in url.query_pairs() {
             match &*name {
                 "cluster" => address.cluster = Some(value.into_owned()),
-                other => return Err(format!("`{other}` is no setting of the address: `cluster` is")),
+                "events_days" => match value.parse() {
+                    Ok(days @ 1..=36_500) => address.events_days = days,
+                    _ => return Err(format!("`events_days={value}`: a number of days, at least 1")),
+                },
+                other => {
+                    return Err(format!("`{other}` is no setting of the address: `cluster` and `events_days` are"));
+                }
             }
         }
         let is_name =

@@ -4,6 +4,7 @@
 
 mod cells;
 mod connection;
+mod events;
 mod history;
 #[cfg(test)]
 mod real_clickhouse;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use connection::Address;
 use connection::Connection;
+pub use events::{RawEvent, RawEvents, RawRange};
 use schema::Schema;
 
 use super::{Names, StoreError};
@@ -48,14 +50,14 @@ struct Shape {
 
 impl ClickHouse {
     /// Sends nothing yet: the tables are made with the first call that needs them, so that a host starts without ClickHouse.
-    pub fn new(address: &Address, events_kept_days: u32) -> Result<Self, StoreError> {
-        Self::with_deadline(address, events_kept_days, connection::DEADLINE)
+    pub fn new(address: &Address) -> Result<Self, StoreError> {
+        Self::with_deadline(address, connection::DEADLINE)
     }
 
-    fn with_deadline(address: &Address, events_kept_days: u32, deadline: Duration) -> Result<Self, StoreError> {
+    fn with_deadline(address: &Address, deadline: Duration) -> Result<Self, StoreError> {
         Ok(Self {
             connection: Connection::new(address, deadline)?,
-            schema: Schema::new(address, events_kept_days),
+            schema: Schema::new(address),
             known: Mutex::default(),
             kept_from: Default::default(),
         })

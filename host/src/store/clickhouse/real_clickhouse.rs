@@ -2,12 +2,16 @@
 
 use std::sync::OnceLock;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tidemark_services::{Kind, Proxy, Service};
 
 use super::connection::quoted;
 use super::*;
+use crate::store::embedded::Embedded;
 use crate::store::pane::Wanted;
-use crate::store::{HistoryStore, PaneRecord, PaneRequest, Resolution, suite};
+use crate::store::reader::JoinedReader;
+use crate::store::{HistoryStore, HotStore, PaneRecord, PaneRequest, Resolution, StateReader, suite};
 use crate::time::Clock;
 
 /// One engine for all tests that do no harm to it, each in a database of its own.
@@ -21,12 +25,12 @@ fn address(of: &str, database: &str) -> Address {
 }
 
 fn connect(database: &str) -> ClickHouse {
-    ClickHouse::new(&address(&shared().address(), database), 7).unwrap()
+    ClickHouse::new(&address(&shared().address(), database)).unwrap()
 }
 
 /// A connection that does not wait long.
 fn hasty(address: &Address) -> ClickHouse {
-    ClickHouse::with_deadline(address, 7, Duration::from_secs(2)).unwrap()
+    ClickHouse::with_deadline(address, Duration::from_secs(2)).unwrap()
 }
 
 fn today() -> u32 {
@@ -121,7 +125,7 @@ fn a_lost_answer_is_repeated_and_counts_once() {
 fn says_that_the_password_is_wrong() {
     let service = Service::start_with(Kind::ClickHouse, &["--password", "p@ss/word"]).unwrap();
     let with = |password: &str| {
-        ClickHouse::new(&Address::parse(&format!("http://default:{password}@{}/p", service.address())).unwrap(), 7)
+        ClickHouse::new(&Address::parse(&format!("http://default:{password}@{}/p", service.address())).unwrap())
             .unwrap()
     };
     let text = refusal(with("guessed").write(&[record(0, 1)]));
@@ -202,6 +206,86 @@ fn a_new_dimension_adds_a_column_and_newer_tables_are_refused() {
     assert!(refusal(found(&connect("columns"))).contains("too old for them"));
 }
 
+/// A host's stores with history here: outages, restarts, evictions and corrections in between, held against a naive model.
+#[test]
+fn history_is_whole_over_outages_and_restarts() {
+    let proxy = Proxy::before(shared().port).unwrap();
+    let store = Arc::new(hasty(&address(&proxy.address(), "outages")));
+    let folder = suite::Folder::new("outages");
+    let plan = suite::plan();
+    let base = (today() - 1) * 1440 - 70;
+    let mut random = StdRng::seed_from_u64(23);
+    let mut model = suite::Model::default();
+    let open = || {
+        let embedded = Embedded::open(&folder.0).unwrap();
+        let hot = Arc::new(embedded.load_with(store.clone()).unwrap());
+        (embedded, hot)
+    };
+    let (mut embedded, mut hot) = open();
+    let mut outages = 0;
+    for round in 0..24u64 {
+        proxy.mend();
+        let events = suite::random_events(&mut random, base..base + 140);
+        hot.apply(suite::delta(&plan, &model, &events)).unwrap();
+        model.apply(&plan, &events, round);
+        let cut = random.random_bool(0.4);
+        if cut {
+            proxy.cut();
+        }
+        hot.close_up_to(Minute(base + random.random_range(0..260)));
+        let done = embedded.checkpoint(&hot, Some(&*store), &|| Ok(())).unwrap();
+        assert!(cut || done.behind.is_none(), "{done:?}");
+        outages += u32::from(done.behind.is_some());
+        // Days stay as long as one of their hours does, so that limits go on as if nothing had been evicted.
+        hot.evict(Minute((today() - 1) * 1440 - random.random_range(0..70)));
+        if random.random_bool(0.4) {
+            drop((embedded, hot));
+            (embedded, hot) = open();
+        }
+        let joined = JoinedReader::new(hot.clone(), Some(store.clone()));
+        for metric in 0..plan.metrics.len() {
+            let request = suite::random_request(&mut random, &plan, metric, base..base + 140);
+            match joined.read(&request) {
+                Ok(answer) => {
+                    assert_eq!(suite::flatten(&answer), model.read(metric, &request), "round {round} {request:?}")
+                }
+                Err(StoreError::Unavailable(_)) if cut => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    assert!(outages > 3);
+}
+
+#[test]
+fn raw_events_are_there_once() {
+    let proxy = Proxy::before(shared().port).unwrap();
+    let store = hasty(&address(&proxy.address(), "raw"));
+    let mut events = RawEvents::new("here");
+    for line in 0..1000 {
+        let event = format!(r#"{{"id":{line},"text":"it's \\ one"}}"#);
+        events.push(&RawEvent {
+            time: i64::from(today()) * 86_400_000 + i64::from(line),
+            arrival: i64::from(today()) * 86_400_000,
+            key: b"u\xf0\x9f\x98\x80",
+            event: event.as_bytes(),
+            address: Some([127, 0, 0, 1].into()),
+            user_agent: "test",
+            place: (3, 7, line),
+        });
+    }
+    store.prepare().unwrap();
+    proxy.lose_answers(1);
+    assert!(refusal(store.append(&[(3, 7, 8)], &events)).contains("cannot be reached"));
+    store.append(&[(3, 7, 8)], &events).unwrap();
+    let count = |what: &str| number(&store, &format!("SELECT {what} AS x FROM raw.events"));
+    assert_eq!([count("count()"), count("uniqExact(JSONExtractInt(event, 'id'))")], [1000.0; 2]);
+    assert_eq!(count("countIf(address = '127.0.0.1' AND position = 7 AND source = 3 AND origin = 'here')"), 1000.0);
+    assert_eq!(count("sum(toUnixTimestamp64Milli(time) % 86400000)"), 499_500.0);
+    store.append(&[(3, 8, 9)], &events).unwrap();
+    assert_eq!(count("count()"), 2000.0, "another range");
+}
+
 #[test]
 fn reads_addresses() {
     for (text, expected) in [
@@ -210,6 +294,7 @@ fn reads_addresses() {
         ("https://ch", "error: `https` is not spoken to ClickHouse"),
         ("http://ch/a.b", "error: `a.b` is no name"),
         ("http://ch?user=x", "error: `user` is no setting"),
+        ("http://ch?events_days=0", "error: `events_days=0`: a number of days"),
         ("ch:8123", "error: `ch` is not spoken"),
         ("nonsense", "error: `nonsense` is no address"),
     ] {

@@ -38,8 +38,12 @@ pub struct Schema {
 }
 
 impl Schema {
-    pub fn new(address: &Address, events_kept_days: u32) -> Self {
-        Self { database: address.database.clone(), cluster: address.cluster.clone(), events_kept_days }
+    pub fn new(address: &Address) -> Self {
+        Self {
+            database: address.database.clone(),
+            cluster: address.cluster.clone(),
+            events_kept_days: address.events_days,
+        }
     }
 
     pub fn table(&self, name: &str) -> String {
@@ -104,7 +108,7 @@ impl Schema {
     fn create_events(&self) -> String {
         let columns = "time DateTime64(3, 'UTC') CODEC(Delta, ZSTD), arrival DateTime64(3, 'UTC') CODEC(Delta, ZSTD), \
             key String CODEC(ZSTD), event String CODEC(ZSTD), address String CODEC(ZSTD), \
-            user_agent LowCardinality(String), source UInt32, position UInt64 CODEC(Delta, ZSTD), line UInt32 CODEC(Delta, ZSTD)";
+            user_agent LowCardinality(String), origin LowCardinality(String), source UInt32, position UInt64 CODEC(Delta, ZSTD), line UInt32 CODEC(Delta, ZSTD)";
         let rest = format!(
             "PARTITION BY toDate(arrival) ORDER BY (toStartOfHour(time), key, time) \
             TTL toDateTime(arrival) + INTERVAL {} DAY SETTINGS ttl_only_drop_parts = 1, {}",
@@ -175,7 +179,7 @@ mod tests {
     #[test]
     fn a_cluster_is_named_in_every_statement_and_replicates() {
         let address = Address::parse("http://ch/shop?cluster=all").unwrap();
-        let schema = Schema::new(&address, 7);
+        let schema = Schema::new(&address);
         for statement in schema.migration(1) {
             assert!(statement.starts_with("CREATE TABLE IF NOT EXISTS `shop`.`"), "{statement}");
             assert!(

@@ -12,39 +12,45 @@ use serde::Serialize;
 use super::{Embedded, engine};
 use crate::engine::plan::Fingerprint;
 use crate::store::memory::{DaySnapshot, Dropped, Head, MemoryStore, Snapshot};
-use crate::store::{PaneRecord, StoreError};
+use crate::store::{HistoryStore, PaneRecord, StoreError};
 use crate::time::Minute;
 
 /// Encoded history that is held before it is written.
 const HISTORY_RECORDS_HELD_MAX: usize = 512;
 
 /// What a checkpoint wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub panes: usize,
     pub bytes: usize,
     /// Minutes and hours that went to history.
     pub history: usize,
+    /// Why history elsewhere was not written. What it is to have stays in the hot store, and is saved with it.
+    pub behind: Option<String>,
 }
 
 impl Embedded {
     /// Writes what changed since the last one, with the positions it covers. `durable` makes the log durable: it is called
     /// when the positions are known and before anything is written. Minutes that were closed, and corrections of closed ones,
     /// go to history first: should the host die in between, the same events are applied again and replace them with a higher
-    /// version.
+    /// version. `elsewhere`: where history is kept, if not here.
     pub fn checkpoint(
         &self,
         memory: &MemoryStore,
+        elsewhere: Option<&dyn HistoryStore>,
         durable: &dyn Fn() -> Result<(), StoreError>,
     ) -> Result<Checkpoint, StoreError> {
         let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = memory.snapshot();
+        let mut snapshot = memory.snapshot();
         durable()?;
-        let mut batch = Batch { embedded: self, batch: self.database.batch(), done: Checkpoint::default() };
+        let mut batch = Batch { embedded: self, elsewhere, batch: self.database.batch(), done: Checkpoint::default() };
         for dropped in &snapshot.dropped {
             batch.batch.remove(&self.hot, dropped_key(dropped));
         }
         batch.panes(&snapshot)?;
+        if batch.done.behind.is_some() {
+            snapshot.leave_history();
+        }
         batch.small(&snapshot)?;
         let done = batch.done;
         batch.batch.commit().map_err(engine)?;
@@ -63,6 +69,7 @@ impl Embedded {
 
 struct Batch<'e> {
     embedded: &'e Embedded,
+    elsewhere: Option<&'e dyn HistoryStore>,
     batch: fjall::OwnedWriteBatch,
     done: Checkpoint,
 }
@@ -70,7 +77,12 @@ struct Batch<'e> {
 impl Batch<'_> {
     fn panes(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut history = Vec::new();
-        for pane in &snapshot.panes {
+        // What goes to history first: once that fails, no more is made for it.
+        let (write, save): (Vec<_>, Vec<_>) = snapshot.panes.iter().partition(|pane| pane.write);
+        for pane in write.into_iter().chain(save) {
+            if !pane.save && self.done.behind.is_some() {
+                continue;
+            }
             let bytes = pane.encode()?;
             if pane.save {
                 let mut value = pane.seq.to_le_bytes().to_vec();
@@ -84,6 +96,9 @@ impl Batch<'_> {
             }
         }
         for hour in &snapshot.hours {
+            if self.done.behind.is_some() {
+                break;
+            }
             history.push(hour.record()?);
             self.flush(&mut history, HISTORY_RECORDS_HELD_MAX)?;
         }
@@ -91,11 +106,22 @@ impl Batch<'_> {
     }
 
     fn flush(&mut self, history: &mut Vec<PaneRecord>, held_max: usize) -> Result<(), StoreError> {
-        if history.len() > held_max {
-            self.embedded.history.put(&*history)?;
-            self.done.history += history.len();
-            history.clear();
+        if history.len() <= held_max {
+            return Ok(());
         }
+        let written = match self.elsewhere {
+            _ if self.done.behind.is_some() => Ok(()),
+            Some(elsewhere) => elsewhere.write(history),
+            None => self.embedded.history.put(&*history),
+        };
+        match written {
+            // Whatever was written before is written again: that does no harm.
+            Err(StoreError::Unavailable(reason)) => (self.done.behind, self.done.history) = (Some(reason), 0),
+            Err(error) => return Err(error),
+            Ok(()) if self.done.behind.is_none() => self.done.history += history.len(),
+            Ok(()) => {}
+        }
+        history.clear();
         Ok(())
     }
 

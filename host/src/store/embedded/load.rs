@@ -19,6 +19,11 @@ const SEQ_GAP: Seq = 1_000_000;
 impl Embedded {
     /// The hot store as of the last checkpoint; an empty one where there was none.
     pub fn load(&self) -> Result<MemoryStore, StoreError> {
+        self.load_with(self.history.clone())
+    }
+
+    /// The same, with history kept elsewhere.
+    pub fn load_with(&self, history: Arc<dyn HistoryStore>) -> Result<MemoryStore, StoreError> {
         let mut restore = Restore::default();
         let mut head: Head = self.hot.get("h").map_err(engine)?.map_or(Ok(Head::default()), |head| json(&head))?;
         head.seq += SEQ_GAP;
@@ -32,7 +37,6 @@ impl Embedded {
                 restore_entry(&mut restore, kind, &key[1..], &value)?;
             }
         }
-        let history: Arc<dyn HistoryStore> = self.history.clone();
         Ok(restore.finish(Some(history)))
     }
 }

@@ -70,17 +70,17 @@ impl Cycled {
                 open.hot.close_up_to(Minute(closed));
             }
             if random.random_bool(0.7) {
-                open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
+                open.embedded.checkpoint(&open.hot, None, &|| Ok(())).unwrap();
             }
             if random.random_bool(0.5) {
                 open.hot.evict(Minute(evicted));
             }
             if random.random_bool(0.3) {
-                open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap();
+                open.embedded.checkpoint(&open.hot, None, &|| Ok(())).unwrap();
             }
         });
         if random.random_bool(0.4) {
-            self.with(|open| open.embedded.checkpoint(&open.hot, &|| Ok(())).unwrap());
+            self.with(|open| open.embedded.checkpoint(&open.hot, None, &|| Ok(())).unwrap());
             self.restart();
         }
     }
@@ -163,7 +163,7 @@ fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
             store.apply(suite::delta(&plan, &model, &events)).unwrap();
         }
         model.apply(&plan, &events, round);
-        embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+        embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
         drop((embedded, hot));
         embedded = Embedded::open(&folder.0).unwrap();
         hot = embedded.load().unwrap();
@@ -174,7 +174,7 @@ fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
             let values = |store: &MemoryStore| store.dimension_values(dimension, 100).unwrap();
             assert_eq!(values(&hot), values(&reference));
         }
-        let nothing = embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+        let nothing = embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
         assert_eq!((nothing.panes, nothing.history), (0, 0), "nothing changed since");
     }
 }
@@ -212,7 +212,7 @@ fn a_crash_between_history_and_checkpoint_counts_nothing_twice() {
                 embedded.history().write(&minutes.chain(hours).collect::<Vec<_>>()).unwrap();
                 continue;
             }
-            embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+            embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
             assert_eq!(hot.evict(Minute(2 * 1440)), Minute(2 * 1440));
             let joined = JoinedReader::new(hot.clone(), Some(embedded.history()));
             model = applied;
@@ -242,7 +242,7 @@ fn totals_stay_right_where_even_the_day_was_forgotten() {
         model.apply(&plan, &events, u64::from(round));
         if round % 3 != 2 {
             hot.close_up_to(Minute(4 * 1440 + round));
-            embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+            embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
             let before = hot.bytes();
             assert_eq!(hot.evict(Minute(3 * 1440)), Minute(3 * 1440));
             assert!(hot.bytes() < before);
@@ -269,10 +269,10 @@ fn an_hour_is_not_dropped_before_history_has_it_too() {
     hot.apply(suite::delta(&plan, &model, &events)).unwrap();
     model.apply(&plan, &events, 1);
     hot.close_up_to(Minute(1470));
-    embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+    embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
     hot.close_up_to(Minute(1600));
     assert_eq!(hot.evict(Minute(1500)), Minute(1440), "its minutes are in history, the hour is not");
-    embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+    embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
     assert_eq!(hot.evict(Minute(1500)), Minute(1500));
     let joined = JoinedReader::new(hot, Some(embedded.history()));
     for metric in 0..plan.metrics.len() {
@@ -295,7 +295,7 @@ fn an_hour_stands_in_for_minutes_that_are_past_retention() {
         hot.apply(suite::delta(&plan, &model, &events)).unwrap();
         model.apply(&plan, &events, u64::from(round));
         hot.close_up_to(Minute(20 * 1440));
-        embedded.checkpoint(&hot, &|| Ok(())).unwrap();
+        embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
         hot.evict(Minute(20 * 1440));
         embedded.history().expire(Minute(20 * 1440).start()).unwrap();
         for metric in 0..plan.metrics.len() {

@@ -93,6 +93,12 @@ impl MemoryStore {
         evict::evict(&mut self.write(), before)
     }
 
+    /// Whether history answers, where this delta needs minutes back that are no longer here.
+    pub fn can_apply(&self, delta: &Delta) -> Result<(), StoreError> {
+        let Some(history) = &self.history else { return Ok(()) };
+        restore::read_back(&self.read_state(), &**history, delta).map(drop)
+    }
+
     /// Older minutes are not whole here: they are read from history.
     pub fn complete_from(&self) -> Minute {
         self.read_state().complete_from

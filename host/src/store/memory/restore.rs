@@ -19,6 +19,7 @@ use crate::time::Minute;
 #[derive(Default)]
 pub struct Restore {
     state: State,
+    unwritten_from: Option<Minute>,
 }
 
 /// A day's combinations as stored.
@@ -31,6 +32,7 @@ pub struct StoredDay {
 
 impl Restore {
     pub fn head(&mut self, head: Head) {
+        self.unwritten_from = head.unwritten_from;
         let state = &mut self.state;
         (state.closed, state.complete_from) = (head.closed, head.complete_from);
         (state.seq, state.forgotten) = (head.seq, head.forgotten);
@@ -69,7 +71,7 @@ impl Restore {
         self.state.dimensions.entry(name).or_default().counts.insert(day, counts);
     }
 
-    /// Panes of closed minutes are in history as they are in the checkpoint: both are written at once.
+    /// Panes of closed minutes are in history as they are in the checkpoint: both are written at once, or the head says not.
     pub fn pane(
         &mut self,
         fingerprint: Fingerprint,
@@ -79,7 +81,8 @@ impl Restore {
     ) -> Result<(), StoreError> {
         let (closed, complete_from) = (self.state.closed, self.state.complete_from);
         let metric = self.state.metrics.get_mut(&fingerprint).ok_or_else(|| unknown(fingerprint))?;
-        let written = if minute < closed { seq } else { 0 };
+        let is_unwritten = |minute| self.unwritten_from.is_some_and(|from| minute >= from);
+        let written = if minute < closed && !is_unwritten(minute) { seq } else { 0 };
         insert(
             &mut self.state.dimensions,
             metric,
@@ -88,7 +91,7 @@ impl Restore {
             Held { seq, saved: seq, written, ..Held::new(&[]) },
             0,
         )?;
-        if minute.hour().0 + 60 <= closed.0 {
+        if minute.hour().0 + 60 <= closed.0 && !is_unwritten(Minute(minute.hour().0 + 59)) {
             let hour = metric.hours_written.entry(minute.hour()).or_default();
             *hour = (*hour).max(seq);
         }

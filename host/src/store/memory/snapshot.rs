@@ -20,6 +20,9 @@ pub struct Head {
     pub closed: Minute,
     pub complete_from: Minute,
     pub forgotten: Seq,
+    /// Closed minutes from here on may not be in history: it could not be written.
+    #[serde(default)]
+    pub unwritten_from: Option<Minute>,
     pub positions: Vec<(StateGroup, SourceId, u64, Millis)>,
 }
 
@@ -200,6 +203,14 @@ impl Snapshot {
         }
     }
 
+    /// History was not written: all that was to go there still is.
+    pub fn leave_history(&mut self) {
+        let minutes = self.panes.iter().filter(|pane| pane.write).map(|pane| pane.minute);
+        self.head.unwritten_from = minutes.chain(self.hours.iter().map(|hour| hour.hour)).min();
+        self.panes.iter_mut().for_each(|pane| pane.write = false);
+        self.hours.clear();
+    }
+
     /// Notes in the state that all of this is on disk.
     pub fn note_saved(&self, state: &mut State) {
         state.saved = self.head.seq;
@@ -226,6 +237,7 @@ fn head(state: &State) -> Head {
         closed: state.closed,
         complete_from: state.complete_from,
         forgotten: state.forgotten,
+        unwritten_from: None,
         positions: state.positions.iter().map(position).collect(),
     }
 }

@@ -1,0 +1,80 @@
+//! Raw events as counted, in the table `events`. A block is the events of certain ranges of sources: sent again, with the same
+//! ranges, it is there once. Knows columns; not which lines of a batch count.
+
+use std::net::IpAddr;
+
+use super::ClickHouse;
+use super::rows::put_bytes;
+use crate::engine::delta::SourceId;
+use crate::store::StoreError;
+use crate::time::Millis;
+
+/// `[from, to)` of one source.
+pub type RawRange = (SourceId, u64, u64);
+
+const COLUMNS: &str = "time, arrival, key, event, address, user_agent, origin, source, position, line";
+
+/// One event as it came.
+pub struct RawEvent<'e> {
+    pub time: Millis,
+    pub arrival: Millis,
+    /// Whom it is about; empty: nobody.
+    pub key: &'e [u8],
+    /// JSON.
+    pub event: &'e [u8],
+    pub address: Option<IpAddr>,
+    pub user_agent: &'e str,
+    /// Where it stood: source, position of its batch, line in it.
+    pub place: (SourceId, u64, u32),
+}
+
+/// Events on their way.
+pub struct RawEvents {
+    /// Whose sources these are: hosts with journals of their own have sources of equal numbers.
+    origin: String,
+    rows: Vec<u8>,
+    count: usize,
+}
+
+impl RawEvents {
+    pub fn new(origin: &str) -> Self {
+        Self { origin: origin.to_owned(), rows: Vec::new(), count: 0 }
+    }
+
+    pub fn push(&mut self, event: &RawEvent<'_>) {
+        let rows = &mut self.rows;
+        rows.extend_from_slice(&event.time.to_le_bytes());
+        rows.extend_from_slice(&event.arrival.to_le_bytes());
+        put_bytes(rows, event.key);
+        put_bytes(rows, event.event);
+        put_bytes(rows, event.address.map(|address| address.to_string()).unwrap_or_default().as_bytes());
+        put_bytes(rows, event.user_agent.as_bytes());
+        put_bytes(rows, self.origin.as_bytes());
+        let (source, position, line) = event.place;
+        rows.extend_from_slice(&source.to_le_bytes());
+        rows.extend_from_slice(&position.to_le_bytes());
+        rows.extend_from_slice(&line.to_le_bytes());
+        self.count += 1;
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl ClickHouse {
+    /// Writes the counted events of these ranges, in one block. `Ok`: they are there, and once.
+    pub fn append(&self, ranges: &[RawRange], events: &RawEvents) -> Result<(), StoreError> {
+        self.prepare()?;
+        if events.count == 0 {
+            return Ok(());
+        }
+        let text: Vec<String> = ranges.iter().map(|(source, from, to)| format!("{source}:{from}-{to}")).collect();
+        let token = format!("events-{}-{}", events.origin, text.join(","));
+        self.connection.insert(&format!("{} ({COLUMNS})", self.schema.table("events")), &token, &events.rows)
+    }
+}
