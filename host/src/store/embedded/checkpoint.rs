@@ -58,9 +58,30 @@ impl Embedded {
         memory.note_saved(&snapshot);
         Ok(done)
     }
-}
 
-impl Embedded {
+    /// Writes only history, where the state is kept elsewhere.
+    pub fn write_history(
+        &self,
+        mirror: &MemoryStore,
+        elsewhere: Option<&dyn HistoryStore>,
+        durable: &dyn Fn() -> Result<(), StoreError>,
+    ) -> Result<Checkpoint, StoreError> {
+        let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = mirror.snapshot();
+        durable()?;
+        snapshot.panes.iter_mut().for_each(|pane| pane.save = false);
+        snapshot.panes.retain(|pane| pane.write);
+        let mut batch = Batch { embedded: self, elsewhere, batch: self.database.batch(), done: Checkpoint::default() };
+        batch.panes(&snapshot)?;
+        if batch.done.behind.is_some() {
+            snapshot.leave_history();
+        }
+        let done = batch.done;
+        self.database.persist(PersistMode::SyncAll).map_err(engine)?;
+        mirror.note_saved(&snapshot);
+        Ok(done)
+    }
+
     pub(super) fn put_head(&self, head: &Head) -> Result<(), StoreError> {
         self.hot.insert("h", json(head)?).map_err(engine)?;
         self.database.persist(PersistMode::SyncAll).map_err(engine)

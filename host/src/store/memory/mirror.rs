@@ -81,7 +81,19 @@ impl MemoryStore {
         Ok(Numbers { full: day.full.len() as u32, margins: day.margins.len() as u32 })
     }
 
-    /// What the last change of each pane is.
+    /// Panes that changed after `since`, in the order of their changes.
+    pub(in crate::store) fn panes_since(&self, since: Seq) -> Vec<(Seq, Fingerprint, Minute)> {
+        let state = self.read_state();
+        let of_metric = |(&fingerprint, metric): (&Fingerprint, &MetricState)| {
+            let changed = metric.panes.iter().filter(|(_, held)| held.seq > since);
+            changed.map(|(&minute, held)| (held.seq, fingerprint, minute)).collect::<Vec<_>>()
+        };
+        let mut panes: Vec<_> = state.metrics.iter().flat_map(of_metric).collect();
+        panes.sort_unstable();
+        panes
+    }
+
+    /// With the change of each pane.
     pub(in crate::store) fn put_changes(&self, changes: Changes) {
         let _writer = self.writer();
         let mut state = self.write();
