@@ -163,10 +163,25 @@ impl Host {
         Ok(())
     }
 
+    /// SIGSTOP: it stands still until `thaw`.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill {signal}: {status}");
+        Ok(())
+    }
+
     /// SIGTERM: it must finish what it took and exit with 0.
     pub fn stop(mut self) -> Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(status.success(), "kill -TERM: {status}");
+        self.signal("-TERM")?;
         let status = until("the host to stop", || Ok(self.child.try_wait()?)).with_context(|| self.log())?;
         ensure!(status.code() == Some(0), "exit {status} after SIGTERM:\n{}", self.log());
         Ok(())

@@ -41,12 +41,12 @@ total = { value = "count()", by = [] }
 
 /// A batch is sent until it is acknowledged; without ids it is sent once, and counts whole or not at all.
 #[derive(Clone)]
-struct Batch {
-    name: String,
-    body: String,
-    events: usize,
+pub struct Batch {
+    pub name: String,
+    pub body: String,
+    pub events: usize,
     amount: u64,
-    acknowledged: bool,
+    pub acknowledged: bool,
 }
 
 /// What is promised of a batch besides being counted once when it is acknowledged.
@@ -133,7 +133,7 @@ fn finish(home: &Home, batches: &mut [Batch], hour: i64, promise: Promise) -> Re
     check(&host, batches, hour, promise)
 }
 
-fn batch(rng: &mut SmallRng, name: &str, hour: i64, with_ids: bool) -> Batch {
+pub fn batch(rng: &mut SmallRng, name: &str, hour: i64, with_ids: bool) -> Batch {
     use std::fmt::Write as _;
     let events = rng.random_range(1..=EVENTS_A_BATCH_MAX);
     let (mut body, mut amount) = (String::new(), 0);
@@ -195,11 +195,11 @@ fn load(host: Host, queue: &[Batch], target: usize, orderly: bool) -> Result<Vec
     Ok(outcomes.into_inner().expect("no panic"))
 }
 
-fn all(hour: i64) -> String {
+pub fn all(hour: i64) -> String {
     format!("metric=total&from={hour}&to={}&step=1h", hour + 3_600_000)
 }
 
-fn check(host: &Host, batches: &[Batch], hour: i64, promise: Promise) -> Result<()> {
+pub fn check(host: &Host, batches: &[Batch], hour: i64, promise: Promise) -> Result<()> {
     let range = format!("from={hour}&to={}&step=1h", hour + 3_600_000);
     let counts = host.sums(&format!("metric=events&by=batch&{range}"))?;
     let amounts = host.sums(&format!("metric=amount&by=batch&{range}"))?;

@@ -3,6 +3,7 @@
 mod author;
 mod binary;
 mod clickhouse;
+mod cluster;
 mod dependencies;
 mod diagnostics;
 mod disk;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let suites: &[fn() -> Vec<Trial>] = &[
         author::trials,
         clickhouse::trials,
+        cluster::trials,
         dependencies::trials,
         diagnostics::trials,
         disk::trials,
