@@ -18,6 +18,7 @@ use crate::host::{self, Home, Host, NDJSON, until};
 use crate::kill::{self, Batch, Promise};
 
 const HOSTS: usize = 3;
+const ALL: &str = "ingest,work,serve";
 const ROUNDS: usize = 10;
 const CLIENTS: usize = 3;
 const BATCHES_A_ROUND: usize = 45;
@@ -36,8 +37,13 @@ pub fn trials() -> Vec<Trial> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
     let (rounds, seed) =
         (number("TIDEMARK_CLUSTER_ROUNDS").unwrap_or(ROUNDS), number("TIDEMARK_KILL_SEED").unwrap_or(1));
-    let run = move || faults(seed as u64, rounds).map_err(|error| format!("{error:#}").into());
-    vec![Trial::test(format!("cluster::faults_seed_{seed}"), run).with_ignored_flag(reason.is_some())]
+    let faults = move || faults(seed as u64, rounds).map_err(|error| format!("{error:#}").into());
+    let roles = || roles_apart().map_err(|error| format!("{error:#}").into());
+    let trials = vec![
+        Trial::test(format!("cluster::faults_seed_{seed}"), faults),
+        Trial::test("cluster::roles_may_be_on_hosts_of_their_own", roles),
+    ];
+    trials.into_iter().map(|trial| trial.with_ignored_flag(reason.is_some())).collect()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,22 +85,22 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start() -> Result<Self> {
+    /// A host for each set of roles.
+    fn start(roles: &[&str]) -> Result<Self> {
         let kafka = Service::start_with(Kind::Kafka, &["group.min.session.timeout.ms=500"])?;
         let redis = Service::start(Kind::Redis)?;
         let mut cluster = Self { kafka, redis, members: Vec::new(), urls: Arc::default() };
-        for _ in 0..HOSTS {
-            cluster.join()?;
-        }
+        roles.iter().try_for_each(|roles| cluster.join(roles))?;
         cluster.ready()?;
         Ok(cluster)
     }
 
-    fn join(&mut self) -> Result<()> {
+    fn join(&mut self, roles: &str) -> Result<()> {
         let redis = format!("redis://{}", self.redis.address());
         let session = format!("session.timeout.ms={SESSION_MS}");
-        let flags = ["--kafka", &self.kafka.address(), "--redis", &redis, "--topic", TOPIC, "--group", TOPIC]
-            .map(str::to_owned);
+        let flags =
+            ["--kafka", &self.kafka.address(), "--redis", &redis, "--topic", TOPIC, "--group", TOPIC, "--roles", roles]
+                .map(str::to_owned);
         let more = ["--kafka-option", &session, "--kafka-option", "heartbeat.interval.ms=500", "--checkpoint", "300ms"];
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more).collect();
         let home = Home::new(kill::DEFINITIONS)?.with_flags(&flags);
@@ -171,7 +177,7 @@ impl Cluster {
             }
             Fault::HostReplaced => {
                 self.members.remove(host);
-                self.join()?;
+                self.join(ALL)?;
             }
             Fault::HostPaused => self.members[host].host.as_ref().context("runs")?.thaw()?,
             Fault::BrokerKilled => self.kafka.start_again()?,
@@ -196,7 +202,7 @@ impl Cluster {
 
 fn faults(seed: u64, rounds: usize) -> Result<()> {
     let rng = &mut SmallRng::seed_from_u64(seed);
-    let mut cluster = Cluster::start()?;
+    let mut cluster = Cluster::start(&[ALL; HOSTS])?;
     let hour = (host::now_ms() - 90 * 60_000) / 3_600_000 * 3_600_000;
     let mut batches: Vec<Batch> = Vec::new();
     for round in 0..rounds {
@@ -273,4 +279,42 @@ fn load(cluster: &mut Cluster, queue: &[Batch], fault: Fault, host: usize) -> Re
         return Err(error);
     }
     outcome
+}
+
+/// Events go in at one host, are counted by another, and asked for at a third; each says what it does not do.
+fn roles_apart() -> Result<()> {
+    let mut cluster = Cluster::start(&["ingest", "work", "serve"])?;
+    let rng = &mut SmallRng::seed_from_u64(1);
+    let hour = (host::now_ms() - 90 * 60_000) / 3_600_000 * 3_600_000;
+    let mut batches = Vec::new();
+    for round in 0..2 {
+        let [ingest, work, serve] = [0, 1, 2].map(|at| cluster.members[at].host.as_ref().expect("runs"));
+        for number in 0..10 {
+            let mut batch = kill::batch(rng, &format!("r{round}b{number}"), hour, true);
+            ingest.send(&batch.body)?;
+            batch.acknowledged = true;
+            batches.push(batch);
+        }
+        let least: usize = batches.iter().map(|batch| batch.events).sum();
+        let all = || Ok((serve.sums(&kill::all(hour))?.values().sum::<f64>() >= least as f64).then_some(()));
+        until("the serving host to have it all", all)
+            .and_then(|()| kill::check(serve, &batches, hour, Promise { with_ids: true, whole: true }))
+            .with_context(|| cluster.log())?;
+        for (host, path, role) in [(ingest, "/v1/query?metric=total", "serve"), (work, "/", "serve")] {
+            let answer = host.get(path)?;
+            ensure!(answer.status == 404 && answer.text.contains(&format!("`{role}`")), "{path}: {}", answer.text);
+        }
+        for host in [work, serve] {
+            let answer = host.post(batches[0].body.as_bytes(), &[NDJSON])?;
+            ensure!(answer.status == 404 && answer.json()?["error"]["code"] == "not_this_host", "{}", answer.text);
+        }
+        // The worker dies, another one goes on.
+        cluster.members[1].host.take().context("runs")?.kill()?;
+        let member = &mut cluster.members[1];
+        member.host = Some(member.home.start()?);
+    }
+    let alone = Home::new(kill::DEFINITIONS)?.with_flags(&["--roles", "work"]);
+    let refused = alone.start().err().context("refused")?.to_string();
+    ensure!(refused.contains("needs --kafka and --redis"), "{refused}");
+    Ok(())
 }

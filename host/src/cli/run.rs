@@ -12,6 +12,7 @@ use crate::ingest::journal::JournalSettings;
 use crate::ingest::kafka::{KafkaSettings, MESSAGE_BYTES_MAX};
 use crate::plugin::Limits;
 use crate::runtime::host::{Host, HostSettings, StartError};
+use crate::runtime::roles::Roles;
 use crate::serve;
 use crate::store::clickhouse::Address;
 use crate::time::{Clock, Millis};
@@ -71,6 +72,10 @@ pub struct Arguments {
     /// Redis 7.0 or newer (`redis://host:6379/0`): keeps the minutes that can still change, instead of this host's memory.
     #[arg(long, env = "TIDEMARK_REDIS", value_name = "URL", hide_env_values = true)]
     redis: Option<String>,
+    /// What this host does, of ingest, work and serve, separated by commas: where Kafka and Redis are, they may be spread
+    /// over hosts.
+    #[arg(long, default_value = "ingest,work,serve", env = "TIDEMARK_ROLES")]
+    roles: Roles,
     /// A key that sends events; may be given more than once.
     #[arg(long, env = "TIDEMARK_WRITE_KEY", value_delimiter = ',', hide_env_values = true)]
     write_key: Vec<String>,
@@ -169,6 +174,11 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         alone: arguments.redis.is_none(),
     });
     ensure!(
+        arguments.roles == Roles::ALL || kafka.is_some() && arguments.redis.is_some(),
+        "--roles: a host that leaves a part to others needs --kafka and --redis, or they would not have what it has"
+    );
+    ensure!(demo.is_none() || arguments.roles.ingest, "--demo: its events are taken in, which is the role `ingest`");
+    ensure!(
         kafka.is_none() || event_bytes_max < MESSAGE_BYTES_MAX,
         "--event-bytes-max: less than {MESSAGE_BYTES_MAX} with --kafka, since an event must fit into a message"
     );
@@ -191,6 +201,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         kafka,
         clickhouse: arguments.clickhouse,
         redis: arguments.redis,
+        roles: arguments.roles,
         limits: arguments.limits,
         http: http::Settings {
             keys: keys.clone(),

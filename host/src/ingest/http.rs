@@ -56,8 +56,11 @@ impl<I> Door<I> {
     }
 }
 
+/// What `router` answers.
+pub const PATHS: &[&str] = &["/v1/events"];
+
 pub fn router<I: Intake + 'static>(door: Arc<Door<I>>) -> Router {
-    Router::new().route("/v1/events", post(take::<I>)).with_state(door)
+    PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<I>))).with_state(door)
 }
 
 async fn take<I: Intake + 'static>(State(door): State<Arc<Door<I>>>, request: Request) -> Response {

@@ -15,6 +15,7 @@ use super::hot::Hot;
 use super::log::{Log, Reading};
 use super::raw::Raw;
 use super::reload::Keeper;
+use super::roles::Roles;
 use super::status::Status;
 use super::tick::{Since, Ticker};
 use super::watch::Watch;
@@ -56,6 +57,8 @@ pub struct HostSettings {
     pub clickhouse: Option<Address>,
     /// Where the hot state is, if not in this host's memory.
     pub redis: Option<String>,
+    /// All, but where Kafka and Redis are there for the others.
+    pub roles: Roles,
     pub limits: Limits,
     pub http: http::Settings,
     pub serve: serve::Settings,
@@ -83,6 +86,7 @@ pub struct Host {
     log: Arc<Log>,
     reading: Reading,
     keeper: Arc<Keeper>,
+    roles: Roles,
     tick_ms: Millis,
     demo: Option<f64>,
 }
@@ -100,7 +104,9 @@ impl Host {
             Some(clickhouse) => clickhouse.clone(),
             None => embedded.history(),
         };
-        let hot = Hot::open(settings.redis.as_deref(), &embedded, history.clone(), &clock)?;
+        let roles = settings.roles;
+        let redis = settings.redis.as_deref().filter(|_| roles.work || roles.serve);
+        let hot = Hot::open(redis, &embedded, history.clone(), &clock)?;
         let memory = hot.memory();
         let plugins = settings.plugins.clone();
         let registry = Registry::new(plugins, settings.limits.clone(), settings.shards).map_err(anyhow::Error::from)?;
@@ -121,6 +127,7 @@ impl Host {
             memory: memory.clone(),
             embedded: embedded.clone(),
             active: active.clone(),
+            works: roles.work,
             telemetry: telemetry.clone(),
             grace_ms: settings.grace_ms,
             checkpoint_ms: settings.checkpoint_ms,
@@ -155,7 +162,8 @@ impl Host {
             http::Door::new(Arc::new(Gate { log: log.clone(), raw }), settings.http, clock.clone(), telemetry.clone());
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
-        let router = serve::router(services.clone(), http::router(door));
+        let events = if roles.ingest { http::router(door) } else { serve::elsewhere(http::PATHS, "ingest") };
+        let router = serve::router(services.clone(), events, roles.serve);
         Ok(Self {
             clock,
             active,
@@ -166,6 +174,7 @@ impl Host {
             log,
             reading,
             keeper,
+            roles,
             tick_ms: settings.tick_ms,
             demo: settings.demo,
         })
@@ -173,6 +182,11 @@ impl Host {
 
     /// Counts again what was acknowledged after the last checkpoint; from Kafka it is only begun.
     pub fn recover(&self) -> anyhow::Result<()> {
+        if !self.roles.work {
+            self.ticker.tick(self.clock.now())?;
+            self.status.recovered.store(true, Relaxed);
+            return Ok(());
+        }
         match (&*self.log, &self.reading) {
             (Log::Journal { border, .. }, _) => {
                 let recovered = self.ticker.recover()?;
@@ -353,6 +367,9 @@ fn reload(keeper: &Keeper, services: &Services, clock: &Clock) {
 /// Ready when all that was acknowledged before the start is visible.
 async fn catch_up(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
     let Reading::Kafka(reading) = &host.reading else { return };
+    if !host.roles.work {
+        return;
+    }
     while !reading.is_caught_up() {
         tokio::select! {
             () = tokio::time::sleep(CAUGHT_UP_LOOK) => {}

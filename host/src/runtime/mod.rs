@@ -11,6 +11,7 @@ mod raw;
 mod recover;
 mod reload;
 pub mod replay;
+pub mod roles;
 mod shards;
 mod status;
 mod tick;

@@ -34,6 +34,8 @@ pub struct Ticker {
     pub memory: Arc<MemoryStore>,
     pub embedded: Arc<Embedded>,
     pub active: Arc<ArcSwap<Active>>,
+    /// This host counts; else it only shows what others have counted.
+    pub works: bool,
     pub telemetry: Arc<Telemetry>,
     pub grace_ms: Millis,
     /// State goes to disk this often, or when `CHECKPOINT_BYTES` of events were counted.
@@ -119,12 +121,14 @@ impl Ticker {
             self.telemetry.state.apply_seconds.observe(applying.elapsed().as_secs_f64());
         }
         let floor = floor.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed));
-        self.visible.fetch_max(floor, Relaxed);
+        if self.works {
+            self.visible.fetch_max(floor, Relaxed);
+            self.telemetry.state.lag_seconds.set((now - floor).max(0) as f64 / 1e3);
+        }
         let closed = (floor - self.grace_ms).max(0) / MINUTE_MS;
         self.hot.close_up_to(Minute(closed as u32))?;
         self.hot.share(any)?;
         self.telemetry.state.seq.set(self.memory.seq() as i64);
-        self.telemetry.state.lag_seconds.set((now - floor).max(0) as f64 / 1e3);
         Ok(())
     }
 

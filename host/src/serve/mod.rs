@@ -18,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -118,31 +118,50 @@ impl Services {
     }
 }
 
-/// Everything the host answers. `events` are the routes that take events.
-pub fn router(services: Arc<Services>, events: Router) -> Router {
-    let readers = Router::new()
-        .route("/v1/metrics", get(api::metrics))
-        .route("/v1/query", get(api::query))
-        .route("/v1/dimensions/{name}", get(api::dimension))
+/// What only a host with the role `serve` answers.
+const SERVED: &[&str] = &["/", "/v1/metrics", "/v1/query", "/v1/dimensions/{name}", "/v1/live"];
+
+/// Everything the host answers. `events` are the routes that take events. `serves`: it answers queries and serves the page;
+/// else it only tells about itself.
+pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
+    let about = Router::new()
         .route("/v1/definitions", get(api::definitions))
         .route("/v1/plugins", get(api::plugins))
         .route("/v1/rejects", get(api::rejects))
         .route("/v1/status", get(api::status))
-        .route("/metrics", get(api::open_metrics))
-        .route_layer(middleware::from_fn_with_state(services.clone(), readers_only));
-    Router::new()
-        .merge(readers)
+        .route("/metrics", get(api::open_metrics));
+    let served = Router::new()
+        .route("/v1/metrics", get(api::metrics))
+        .route("/v1/query", get(api::query))
+        .route("/v1/dimensions/{name}", get(api::dimension));
+    let readers = if serves { about.merge(served) } else { about };
+    let readers = readers.route_layer(middleware::from_fn_with_state(services.clone(), readers_only));
+    let open = Router::new()
         // Browsers cannot set headers on a WebSocket: it looks for its key itself.
         .route("/v1/live", get(live::socket::open))
+        // The page holds no data; it asks for its key and sends it along with what it asks for.
+        .route("/", get(|headers: HeaderMap| async move { dashboard::index(&headers) }));
+    Router::new()
+        .merge(readers)
         .route("/health/live", get(api::health_live))
         .route("/health/ready", get(api::health_ready))
-        // The page holds no data; it asks for its key and sends it along with what it asks for.
-        .route("/", get(|headers: HeaderMap| async move { dashboard::index(&headers) }))
+        .merge(if serves { open } else { Router::new() })
         .with_state(services)
+        .merge(if serves { Router::new() } else { elsewhere(SERVED, "serve") })
         .merge(events)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_response(no_sniff))
+}
+
+/// Answers these paths by saying that hosts with this role do.
+pub fn elsewhere(paths: &[&str], role: &'static str) -> Router {
+    let answer = move || async move {
+        let message = format!("this host does not have the role `{role}`");
+        let help = format!("Ask one that was started with it, or without --roles: `--roles {role},…`.");
+        ApiError::new(StatusCode::NOT_FOUND, "not_this_host", message, help)
+    };
+    paths.iter().fold(Router::new(), |router, path| router.route(path, any(answer)))
 }
 
 async fn readers_only(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {

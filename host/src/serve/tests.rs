@@ -59,7 +59,7 @@ fn get(services: &Arc<Services>, path: &str) -> (u16, HeaderMap, String) {
 fn send(services: &Arc<Services>, request: Request<Body>) -> (u16, HeaderMap, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let response = router(services.clone(), Router::new()).oneshot(request).await.unwrap();
+        let response = router(services.clone(), Router::new(), true).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())

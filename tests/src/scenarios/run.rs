@@ -12,6 +12,7 @@ use tidemark::ingest::http;
 use tidemark::ingest::journal::JournalSettings;
 use tidemark::plugin::Limits;
 use tidemark::runtime::host::{Host, HostSettings, StartError};
+use tidemark::runtime::roles::Roles;
 use tidemark::serve;
 use tidemark::time::{Clock, MINUTE_MS};
 use tidemark::web::Keys;
@@ -62,6 +63,7 @@ impl Home {
             kafka: None,
             clickhouse: None,
             redis: None,
+            roles: Roles::ALL,
             limits: Limits::default(),
             http: http::Settings {
                 keys: Keys::default(),

@@ -420,7 +420,7 @@ fn over_a_real_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let app = router(services.clone(), axum::Router::new());
+        let app = router(services.clone(), axum::Router::new(), true);
         let server = tokio::spawn(listen(listener, app, services.telemetry.clone(), async { drop(stopped.await) }));
         let bearer = "Authorization: Bearer r\r\n";
         let cases = [
