@@ -313,6 +313,18 @@ fn roles_apart() -> Result<()> {
         let member = &mut cluster.members[1];
         member.host = Some(member.home.start()?);
     }
+    let (serve, metrics) = (cluster.members[2].host.as_ref().context("runs")?, cluster.members[2].home.metrics());
+    let warns = |wanted: bool| {
+        until("the hosts to compare their definitions", || {
+            let ready = serve.get("/health/ready")?;
+            Ok((ready.status == 200 && ready.text.contains("measures by other definitions") == wanted).then_some(()))
+        })
+        .with_context(|| cluster.log())
+    };
+    std::fs::write(&metrics, format!("{}\nmore = \"max(x)\"\n", kill::DEFINITIONS))?;
+    warns(true)?;
+    std::fs::write(&metrics, kill::DEFINITIONS)?;
+    warns(false)?;
     let alone = Home::new(kill::DEFINITIONS)?.with_flags(&["--roles", "work"]);
     let refused = alone.start().err().context("refused")?.to_string();
     ensure!(refused.contains("needs --kafka and --redis"), "{refused}");

@@ -15,7 +15,7 @@ import { keysDialog } from "./ui/dialogs";
 import { h, keyed } from "./ui/dom";
 import { Drawer } from "./ui/drawer";
 import { listenToKeys } from "./ui/keyboard";
-import { emptyNotice, rejectedBanner, staleBanner } from "./ui/notices";
+import { emptyNotice, rejectedBanner, staleBanner, impairedBanner } from "./ui/notices";
 import { formatView, parseView, type View } from "./view";
 
 const STATUS_MS = 10_000;
@@ -214,6 +214,7 @@ export class App {
     const parts = [
       rejected && rejectedBanner(rejected.at, rejected.diagnostics),
       stale && staleBanner(stale.since, stale.reason),
+      status?.impaired?.length ? impairedBanner(status.impaired) : null,
       this.#empty,
     ].filter((x): x is HTMLElement => x !== null);
     this.#notices.replaceChildren(...parts);

@@ -132,6 +132,8 @@ export interface Status {
   late_total: number;
   duplicates_total: number;
   lag_ms: number;
+  /** What does not work, though the host is ready. */
+  impaired?: string[];
   connections: number;
   seq: number;
 }

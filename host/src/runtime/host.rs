@@ -127,6 +127,8 @@ impl Host {
             memory: memory.clone(),
             embedded: embedded.clone(),
             active: active.clone(),
+            instance: log::instance(&embedded)?,
+            differing: Mutex::default(),
             works: roles.work,
             telemetry: telemetry.clone(),
             grace_ms: settings.grace_ms,

@@ -1,5 +1,6 @@
 //! The hot store in use: this host's memory, which its checkpoint carries over a restart, or Redis with a copy in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -137,6 +138,14 @@ impl Hot {
             }
         };
         store.subscribe(heard).map(Some)
+    }
+
+    /// The other hosts on this store, with the digest of the definitions by which they measure.
+    pub fn meet(&self, host: &str, digest: &str, now: Millis) -> Result<BTreeMap<String, String>, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(BTreeMap::new()),
+            Self::Redis(store) => store.meet(host, digest, now),
+        }
     }
 
     /// Why what is answered may be old.

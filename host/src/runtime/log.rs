@@ -217,6 +217,7 @@ fn keep_to(log: &str, settings: &HostSettings, parts: &Parts<'_>) -> anyhow::Res
     }
 }
 
+/// This host's name among others.
 pub(super) fn instance(embedded: &Embedded) -> anyhow::Result<String> {
     if let Some(known) = embedded.meta_get(META_INSTANCE)? {
         return String::from_utf8(known).context("the name of this host in its data folder");

@@ -69,6 +69,21 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Hosts that measure by other definitions.
+    fn differing(&self) -> Vec<String> {
+        let short = |digest: &str| digest.get(..12).unwrap_or(digest).to_owned();
+        let here = short(&self.active.load().definitions.digest);
+        let differs = |(host, digest): (&String, &String)| {
+            format!(
+                "host {host} measures by other definitions (digest {}, here {here}): until they agree, what differs counts only a part of the events",
+                short(digest)
+            )
+        };
+        self.ticker.differing.lock().unwrap_or_else(PoisonError::into_inner).iter().map(differs).collect()
+    }
+}
+
 impl Host for Status {
     fn plugins(&self) -> Vec<PluginStatus> {
         let active = self.active.load();
@@ -113,7 +128,8 @@ impl Host for Status {
         let behind = self.ticker.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let history = behind.map(|reason| format!("history is not written: {reason}"));
         let raw = self.ticker.raw.as_ref().and_then(|raw| raw.problem());
-        history.into_iter().chain(raw.map(|reason| format!("raw events are not written: {reason}"))).collect()
+        let raw = raw.map(|reason| format!("raw events are not written: {reason}"));
+        history.into_iter().chain(raw).chain(self.differing()).collect()
     }
 
     fn ready(&self) -> Result<(), String> {

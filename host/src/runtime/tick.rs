@@ -1,5 +1,6 @@
 //! The tick: cut the shards, apply what they had, close minutes, checkpoint. Time is an argument.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,10 @@ pub struct Ticker {
     pub memory: Arc<MemoryStore>,
     pub embedded: Arc<Embedded>,
     pub active: Arc<ArcSwap<Active>>,
+    /// This host's name among others.
+    pub instance: String,
+    /// Other hosts on the same store that measure by other definitions, with their digests.
+    pub differing: Mutex<BTreeMap<String, String>>,
     /// This host counts; else it only shows what others have counted.
     pub works: bool,
     pub telemetry: Arc<Telemetry>,
@@ -91,6 +96,7 @@ impl Ticker {
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(cut, now.min(log_floor), now, &mut since)?;
+        self.compare_definitions(now)?;
         self.telemetry.state.tick_seconds.observe(started.elapsed().as_secs_f64());
         if since.checkpoint_at == 0 {
             since.checkpoint_at = now;
@@ -101,6 +107,18 @@ impl Ticker {
             since.bytes = 0;
         }
         Ok(due)
+    }
+
+    fn compare_definitions(&self, now: Millis) -> Result<(), StoreError> {
+        let digest = &self.active.load().definitions.digest;
+        let mut others = self.hot.meet(&self.instance, digest, now)?;
+        others.retain(|_, of_other| of_other != digest);
+        let before =
+            std::mem::replace(&mut *self.differing.lock().unwrap_or_else(PoisonError::into_inner), others.clone());
+        if others.keys().any(|host| !before.contains_key(host)) {
+            tracing::warn!(here = %digest, ?others, "other hosts measure by other definitions");
+        }
+        Ok(())
     }
 
     /// Applies what the shards had, and closes the minutes that are over. No event will be read any more that arrived before

@@ -168,6 +168,7 @@ pub async fn status(State(services): State<Arc<Services>>) -> Json<Value> {
         "late_total": status.late_total,
         "duplicates_total": status.duplicates_total,
         "lag_ms": status.lag_ms,
+        "impaired": services.host.impaired(),
         "connections": services.telemetry.serve.live_connections.get(),
         "seq": services.evaluator.reader.seq(),
     }))

@@ -25,6 +25,11 @@ export function staleBanner(since: number, reason: string): HTMLElement {
   );
 }
 
+/** What does not work, though the host is ready. */
+export function impairedBanner(reasons: string[]): HTMLElement {
+  return h("div", { class: "banner", role: "status" }, ...reasons.map((text) => h("p", {}, text)));
+}
+
 export function emptyNotice(): HTMLElement {
   const auth = key() ? ` -H 'authorization: Bearer WRITE_KEY'` : "";
   const lines = [

@@ -9,6 +9,7 @@
 mod apply;
 mod forget;
 mod hll;
+mod hosts;
 mod lease;
 mod link;
 mod mirror;
@@ -24,7 +25,7 @@ mod subscribe;
 mod translate;
 mod value;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,7 +44,7 @@ use super::memory::MemoryStore;
 use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
 use crate::engine::delta::{Delta, SourceId};
 use crate::engine::plan::Fingerprint;
-use crate::time::{Clock, Minute};
+use crate::time::{Clock, Millis, Minute};
 
 /// Where hosts tell each other that something changed.
 const CHANNEL: &str = "changes";
@@ -218,6 +219,11 @@ impl RedisStore {
         let shapes = self.lock_mirror().shapes.clone();
         let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
         readable.write(&mut self.lock_writer().link, &self.memory, &shapes)
+    }
+
+    /// Says that this host is here and measures by the definitions with this digest; gives the other hosts with theirs.
+    pub fn meet(&self, host: &str, digest: &str, now: Millis) -> Result<BTreeMap<String, String>, StoreError> {
+        hosts::meet(&mut self.lock_writer().link, host, digest, now)
     }
 
     /// `None`: another host does this job.
