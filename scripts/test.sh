@@ -72,6 +72,11 @@ suite "plugin SDK and plugins" scripts/plugins.sh test
 suite "plugins, in the sandbox" plugin_cases
 suite "page unit tests" npm --prefix host/dashboard test
 suite "from outside: scenarios, http, kill -9, reload, services" scripts/cargo.sh test --release -p tidemark-tests
+if reason=$(scripts/deploy.sh has); then
+  suite "deploy files against their schemas" scripts/deploy.sh check
+else
+  skip "deploy files against their schemas" "$reason"
+fi
 if ! command -v chromium >/dev/null; then
   skip "page in a browser" "no chromium (apt-get install chromium)"
 elif [ ! -d tests/browser/node_modules ]; then
