@@ -178,8 +178,8 @@ impl Host {
                 self.status.recovered.store(true, Relaxed);
                 tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
             }
-            (Log::Kafka { producer, floor }, Reading::Kafka(reading)) => {
-                reading.start(self.ticker.clone(), producer.clone(), floor.clone(), self.clock.clone())?;
+            (Log::Kafka { producer, floors }, Reading::Kafka(reading)) => {
+                reading.start(self.ticker.clone(), producer.clone(), floors.clone(), self.clock.clone())?;
             }
             (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),
         }

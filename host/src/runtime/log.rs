@@ -1,6 +1,5 @@
 //! The log in use, the host's own journal or Kafka: what is acknowledged is durable in it, and can be read again from any position.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::engine::report::Report;
 use crate::ingest::journal::Journal;
 use crate::ingest::kafka::consumer::{Consumer, Running};
 use crate::ingest::kafka::producer::Producer;
-use crate::ingest::kafka::{KafkaError, KafkaSettings, Plans, topic};
+use crate::ingest::kafka::{Floors, KafkaError, KafkaSettings, Plans, topic};
 use crate::ingest::{Intake, RawBatch, Receipt, Refusal};
 use crate::serve::rejects::Rejects;
 use crate::store::embedded::Embedded;
@@ -39,7 +38,7 @@ const LETTERS_WITHIN: Duration = Duration::from_secs(5);
 
 pub enum Log {
     Journal { journal: Arc<Journal>, border: Arc<Border> },
-    Kafka { producer: Arc<Producer>, floor: Arc<AtomicI64> },
+    Kafka { producer: Arc<Producer>, floors: Arc<Floors> },
 }
 
 impl Log {
@@ -63,7 +62,7 @@ impl Log {
     pub fn floor(&self) -> Millis {
         match self {
             Self::Journal { .. } => Millis::MAX,
-            Self::Kafka { floor, .. } => floor.load(Relaxed),
+            Self::Kafka { floors, .. } => floors.lowest(),
         }
     }
 
@@ -171,7 +170,7 @@ pub fn open(
     let shards = start(listener(rejects.clone(), telemetry, Some((kafka.topic.clone(), producer.clone()))));
     let (queue_bytes_max, rejects) = (settings.queue_bytes_max, rejects.clone());
     let reading = KafkaReading { settings: kafka, queue_bytes_max, rejects, running: Mutex::default() };
-    let log = Log::Kafka { producer, floor: Arc::default() };
+    let log = Log::Kafka { producer, floors: Arc::default() };
     Ok((Arc::new(log), shards, Reading::Kafka(reading)))
 }
 
@@ -206,14 +205,14 @@ impl KafkaReading {
         &self,
         ticker: Arc<Ticker>,
         producer: Arc<Producer>,
-        floor: Arc<AtomicI64>,
+        floors: Arc<Floors>,
         clock: Clock,
     ) -> Result<(), KafkaError> {
         let (settings, telemetry) = (self.settings.clone(), ticker.telemetry.clone());
         let (rejects, topic) = (self.rejects.clone(), settings.topic.clone());
         let waiting_bytes = Arc::default();
         let counter = Arc::new(Counter { ticker, clock: clock.clone(), waiting_bytes, rejects, topic });
-        let running = Consumer::start(settings, counter, producer, floor, self.queue_bytes_max, clock, telemetry)?;
+        let running = Consumer::start(settings, counter, producer, floors, self.queue_bytes_max, clock, telemetry)?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(())
     }

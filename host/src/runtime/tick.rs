@@ -121,6 +121,8 @@ impl Ticker {
         };
         let position = matches!(refused, StoreError::Position { .. });
         match &*self.log {
+            // The store has the delta, and brings it in when it can.
+            Log::Kafka { .. } if matches!(refused, StoreError::Unavailable(_)) => Err(refused),
             // What the delta held can be read again from what is stored, by this host or the one that has advanced it.
             Log::Kafka { .. } => {
                 tracing::warn!(error = %refused, "a delta was dropped; its events are read again");

@@ -13,6 +13,7 @@ use super::consumer::Consumer;
 use super::group::others;
 use super::locate::{Lost, Place, locate};
 use super::partition::{Partition, Stage};
+use crate::engine::delta::SourceId;
 use crate::telemetry::ByPartition;
 
 const RETRY: Duration = Duration::from_millis(500);
@@ -26,8 +27,10 @@ impl<C: Counting> Consumer<C> {
         if numbers.is_empty() {
             return self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(|error| error.to_string());
         }
+        let sources: Vec<SourceId> = numbers.iter().map(|number| *number as SourceId).collect();
         let places = loop {
-            match locate(&self.consumer, &self.settings.topic, numbers, &*self.counting) {
+            let taken = self.counting.take_over(&sources).map_err(Lost::NotNow);
+            match taken.and_then(|()| locate(&self.consumer, &self.settings.topic, numbers, &*self.counting)) {
                 Ok(places) => break places,
                 Err(Lost::NotNow(reason)) => tracing::warn!(reason, "partitions cannot be located yet"),
                 Err(lost) => return Err(lost.to_string()),
@@ -73,7 +76,9 @@ impl<C: Counting> Consumer<C> {
         }
         let mut list = TopicPartitionList::new();
         for number in numbers {
-            self.partitions.remove(number);
+            if let Some(partition) = self.partitions.remove(number) {
+                self.buffered_bytes -= partition.buffered_bytes();
+            }
             self.telemetry.kafka.lag.remove(&ByPartition { partition: *number as u32 });
             list.add_partition(&self.settings.topic, *number);
         }

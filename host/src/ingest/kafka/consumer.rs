@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::group::{Event, Group};
 use super::message::{Poison, lines};
 use super::partition::{Partition, Stage};
 use super::producer::Producer;
-use super::{Counting, KafkaError, KafkaSettings, SESSION_TIMEOUT_MS};
+use super::{Counting, Floors, KafkaError, KafkaSettings, SESSION_TIMEOUT_MS};
 use crate::telemetry::Telemetry;
 use crate::time::Clock;
 
@@ -42,8 +42,7 @@ pub struct Shared {
     pub(super) stop: AtomicBool,
     /// All that was acknowledged before the start was given to those who count.
     pub(super) caught_up: AtomicBool,
-    /// No event will come any more that arrived before this.
-    pub(super) floor: Arc<AtomicI64>,
+    pub(super) floors: Arc<Floors>,
     /// Why the thread has ended by itself, and the host cannot go on.
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) reachable: AtomicBool,
@@ -104,7 +103,7 @@ impl<C: Counting> Consumer<C> {
         settings: KafkaSettings,
         counting: Arc<C>,
         producer: Arc<Producer>,
-        floor: Arc<AtomicI64>,
+        floors: Arc<Floors>,
         queue_bytes_max: usize,
         clock: Clock,
         telemetry: Arc<Telemetry>,
@@ -138,7 +137,7 @@ impl<C: Counting> Consumer<C> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             caught_up: AtomicBool::new(false),
-            floor,
+            floors,
             failure: watch::channel(None).0,
             reachable: AtomicBool::new(true),
         });

@@ -85,9 +85,7 @@ impl<C: Counting> Consumer<C> {
             let floor = if caught_up { now - STALE_MS } else { partition.arrival().min(now) };
             partition.floor = partition.floor.max(floor);
         }
-        if let Some(floor) = self.partitions.values().map(|partition| partition.floor).min() {
-            self.shared.floor.store(floor, Relaxed);
-        }
+        self.shared.floors.set(self.partitions.values().map(|it| (it.number, it.floor)).collect());
         if !self.settings.alone && self.committed_at.elapsed() >= COMMIT_EVERY {
             self.committed_at = Instant::now();
             self.commit();

@@ -15,7 +15,9 @@ pub mod producer;
 mod real_kafka;
 pub mod topic;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -98,8 +100,42 @@ pub struct Given {
     pub generation: u64,
 }
 
+/// How far each of our partitions is.
+#[derive(Default)]
+pub struct Floors {
+    partitions: Mutex<BTreeMap<SourceId, Millis>>,
+    lowest: AtomicI64,
+}
+
+impl Floors {
+    /// No event of these partitions will come any more that arrived before these times.
+    pub fn all(&self) -> Vec<(SourceId, Millis)> {
+        self.partitions().iter().map(|(partition, floor)| (*partition, *floor)).collect()
+    }
+
+    /// The lowest of them; without a partition it stays where it was.
+    pub fn lowest(&self) -> Millis {
+        self.lowest.load(Relaxed)
+    }
+
+    fn set(&self, floors: BTreeMap<SourceId, Millis>) {
+        if let Some(lowest) = floors.values().min() {
+            self.lowest.store(*lowest, Relaxed);
+        }
+        *self.partitions() = floors;
+    }
+
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<SourceId, Millis>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Those who count, as the consumer sees them. Called from its thread; may wait.
 pub trait Counting: Send + Sync + 'static {
+    /// These partitions are ours from now on: what another host still brings of them is to be refused. Before their positions
+    /// are asked for.
+    fn take_over(&self, partitions: &[SourceId]) -> Result<(), String>;
+
     /// Partitions that were never counted are not listed: they begin at their beginning.
     fn positions(&self) -> Result<Vec<(SourceId, Stored)>, String>;
 

@@ -387,7 +387,78 @@ impl Intake for Arc<Producer> {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
     use super::*;
+    use crate::engine::decode::PADDING_BYTES;
+    use crate::engine::plan::{EventPlan, Plan};
+    use crate::ingest::Client;
+
+    fn producer(brokers: String, queue_bytes_max: usize) -> Arc<Producer> {
+        let event =
+            EventPlan { time: None, key: None, id: None, require: vec![], dedupe_ms: 0, lateness_ms: 0, ahead_ms: 0 };
+        let (fields, enrichments, filters, dimensions, groups, metrics) = Default::default();
+        let plan = Arc::new(Plan { event, fields, enrichments, filters, dimensions, groups, metrics });
+        let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let settings = KafkaSettings {
+            brokers,
+            topic: "events".into(),
+            group: "g".into(),
+            options: vec![option("message.timeout.ms", "1500"), option("retry.backoff.ms", "10")],
+            instance: "i".into(),
+            alone: true,
+        };
+        let plans: Plans = Arc::new(move || plan.clone());
+        let rejected: Rejected = Arc::new(|_, _| ());
+        let made = Producer::connect(&settings, true, plans, rejected, 1000, queue_bytes_max, Arc::default());
+        Arc::new(made.unwrap())
+    }
+
+    fn batch(lines: &str) -> RawBatch {
+        let (mut bytes, len) = (lines.as_bytes().to_vec(), lines.len());
+        bytes.resize(len + PADDING_BYTES, 0);
+        RawBatch { bytes, len, zstd: None, arrival: 1_000_000, client: Client::default(), messages: None }
+    }
+
+    #[test]
+    fn acknowledges_what_is_delivered_and_nothing_else() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 3, 1).unwrap();
+        let producer = producer(cluster.bootstrap_servers(), 1_000);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let submit = |lines: &str| runtime.block_on(producer.submit(batch(lines)));
+        let taken = Receipt { accepted: 2, rejected: 1, errors: vec![(1, "not a JSON object".into())] };
+        assert_eq!(submit("{}\nx\n{}\n"), Ok(taken));
+        assert_eq!(submit("x").map(|receipt| (receipt.accepted, receipt.rejected)), Ok((0, 1)));
+        // What passes is tried again, unseen.
+        let passing = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 3];
+        cluster.request_errors(RDKafkaApiKey::Produce, &passing);
+        assert_eq!(submit("{}").map(|receipt| receipt.accepted), Ok(1));
+        // What does not is told.
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+        assert!(matches!(submit("{}"), Err(Refusal::Unavailable { .. })));
+        assert!(producer.problem().is_some());
+        let again = || std::iter::repeat_with(|| submit("{}")).take(20).find_map(Result::ok);
+        assert_eq!(again().map(|receipt| receipt.accepted), Some(1));
+        assert_eq!(producer.problem(), None);
+        assert_eq!(producer.waiting_bytes(), 0);
+        // Nobody answers: what fits waits for its time, what does not is asked to come back.
+        cluster.broker_down(1).unwrap();
+        let waiting = runtime.spawn({
+            let producer = producer.clone();
+            async move { producer.submit(batch(&"{}\n".repeat(200))).await }
+        });
+        while producer.waiting_bytes() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(submit(&"{}\n".repeat(200)), Err(Refusal::Busy { retry_after_s: RETRY_AFTER_S }));
+        assert!(matches!(runtime.block_on(waiting).unwrap(), Err(Refusal::Unavailable { .. })));
+        cluster.broker_up(1).unwrap();
+        assert_eq!(again().map(|receipt| receipt.accepted), Some(1));
+        producer.close();
+        assert!(matches!(submit("{}"), Err(Refusal::Unavailable { .. })));
+    }
 
     #[test]
     fn lines_of_a_key_stay_together_and_in_order() {

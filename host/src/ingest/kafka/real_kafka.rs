@@ -50,6 +50,7 @@ struct Host {
     given: Mutex<Vec<Given>>,
     /// Partition, first and last offset of what was only remembered, and how much was counted by then.
     remembered: Mutex<Vec<(SourceId, u64, u64)>>,
+    taken: Mutex<Vec<SourceId>>,
     generation: AtomicU64,
     refused: AtomicU64,
     /// Messages that it stored.
@@ -91,6 +92,11 @@ impl Host {
 impl Counting for Host {
     fn positions(&self) -> Result<Vec<(SourceId, Stored)>, String> {
         Ok(self.store.lock().unwrap().positions.iter().map(|(source, stored)| (*source, *stored)).collect())
+    }
+
+    fn take_over(&self, partitions: &[SourceId]) -> Result<(), String> {
+        self.taken.lock().unwrap().extend(partitions);
+        Ok(())
     }
 
     fn dedupe_ms(&self) -> Option<Millis> {
@@ -141,8 +147,8 @@ fn start(settings: &KafkaSettings, host: &Arc<Host>) -> Running {
     let plans: Plans = Arc::new(plan);
     let producer =
         Producer::connect(settings, false, plans, Arc::new(|_, _| ()), 1 << 16, 1 << 20, telemetry.clone()).unwrap();
-    let (settings, floor) = (settings.clone(), Arc::default());
-    Consumer::start(settings, host.clone(), Arc::new(producer), floor, 1 << 20, Clock::System, telemetry).unwrap()
+    let (settings, floors) = (settings.clone(), Arc::default());
+    Consumer::start(settings, host.clone(), Arc::new(producer), floors, 1 << 20, Clock::System, telemetry).unwrap()
 }
 
 /// Numbered messages over all partitions.
@@ -200,6 +206,7 @@ fn hosts_of_a_group_share_its_partitions() {
     write(&settings[0], 0..3_000);
     let running = start(&settings[0], &first);
     until_counted(&store, &[&first], 3_000);
+    assert_eq!(first.taken.lock().unwrap().len(), 12);
     // Another one comes: half of the partitions move, with all that was read of them stored.
     let also_running = start(&settings[1], &second);
     let mut written = 3_000;
@@ -215,6 +222,7 @@ fn hosts_of_a_group_share_its_partitions() {
     write(&settings[0], written + 500..written + 1_000);
     until_counted(&store, &[&second], written as usize + 1_000);
     check(&store, written + 1_000);
+    assert_eq!(second.taken.lock().unwrap().len(), 12);
     assert_eq!((first.refused.load(Relaxed), second.refused.load(Relaxed)), (0, 0));
     also_running.stop();
 }
