@@ -8,6 +8,8 @@ mod events;
 mod history;
 #[cfg(test)]
 mod real_clickhouse;
+#[cfg(test)]
+mod real_clickhouse_month;
 mod rows;
 mod schema;
 

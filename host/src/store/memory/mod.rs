@@ -80,6 +80,14 @@ impl MemoryStore {
         Self { state: RwLock::default(), history: None, writer: Mutex::new(()), threads }
     }
 
+    /// An empty one whose older minutes are in history.
+    #[cfg(test)]
+    pub(in crate::store) fn whole_from(minute: Minute) -> Self {
+        let store = Self::default();
+        store.write().complete_from = minute;
+        store
+    }
+
     /// Minutes before this one are closed: no source lags behind, the grace is over. Never goes back.
     pub fn close_up_to(&self, minute: Minute) {
         let _writer = self.writer();
