@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod kafka;
 mod kill;
+mod redis;
 mod reload;
 mod scenarios;
 mod services;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         http::trials,
         kafka::trials,
         kill::trials,
+        redis::trials,
         reload::trials,
         scenarios::trials,
         services::trials,

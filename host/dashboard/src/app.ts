@@ -15,7 +15,7 @@ import { keysDialog } from "./ui/dialogs";
 import { h, keyed } from "./ui/dom";
 import { Drawer } from "./ui/drawer";
 import { listenToKeys } from "./ui/keyboard";
-import { emptyNotice, rejectedBanner } from "./ui/notices";
+import { emptyNotice, rejectedBanner, staleBanner } from "./ui/notices";
 import { formatView, parseView, type View } from "./view";
 
 const STATUS_MS = 10_000;
@@ -150,7 +150,13 @@ export class App {
     else if (m.op === "anomaly") page.feeds.anomaly(m);
     else if (m.op === "error") page.feeds.failed(m);
     else if (m.op === "definitions") void this.#definitions(m.rejected?.length ? m.rejected : null);
+    else if (m.op === "stale") this.#stale(m.since, m.reason ?? "");
     if (this.#empty && m.op !== "definitions") this.#notice();
+  }
+
+  #stale(since: number | null, reason: string): void {
+    this.#page.stale = since === null ? null : { since, reason };
+    this.#notice();
   }
 
   async #definitions(rejected: NonNullable<Page["rejected"]>["diagnostics"] | null): Promise<void> {
@@ -165,6 +171,8 @@ export class App {
   #up(): void {
     const was = this.#page.connection.downSince;
     Object.assign(this.#page.connection, { up: true, downSince: 0, heardAt: now() });
+    // A host that is stale says so to every new connection.
+    if (this.#page.stale) this.#stale(null, "");
     this.#page.feeds.reopen();
     this.#bar.state();
     if (!was) return;
@@ -198,12 +206,16 @@ export class App {
   }
 
   #notice(): void {
-    const { rejected, status, feeds } = this.#page;
+    const { rejected, stale, status, feeds } = this.#page;
     const empty = status !== null && status.events_total === 0 && feeds.allEmpty;
     if (empty) this.#empty ??= emptyNotice();
     else this.#empty = null;
     document.body.classList.toggle("is-empty", empty);
-    const parts = [rejected && rejectedBanner(rejected.at, rejected.diagnostics), this.#empty].filter((x): x is HTMLElement => x !== null);
+    const parts = [
+      rejected && rejectedBanner(rejected.at, rejected.diagnostics),
+      stale && staleBanner(stale.since, stale.reason),
+      this.#empty,
+    ].filter((x): x is HTMLElement => x !== null);
     this.#notices.replaceChildren(...parts);
   }
 

@@ -173,6 +173,13 @@ export interface DefinitionsMessage {
   rejected?: Diagnostic[];
 }
 
+/** The numbers are as old as `since`; with null they are up to date again. */
+export interface StaleMessage {
+  op: "stale";
+  since: number | null;
+  reason?: string;
+}
+
 export interface ErrorMessage {
   op: "error";
   id?: string;
@@ -180,4 +187,4 @@ export interface ErrorMessage {
   message: string;
 }
 
-export type LiveMessage = Snapshot | Delta | AnomalyMessage | DefinitionsMessage | ErrorMessage;
+export type LiveMessage = Snapshot | Delta | AnomalyMessage | DefinitionsMessage | StaleMessage | ErrorMessage;

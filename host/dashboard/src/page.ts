@@ -30,6 +30,8 @@ export class Page {
   catalog: MetricsAnswer = { revision: 0, refresh_ms: 10_000, headline: [], metrics: [], dimensions: [] };
   status: Status | null = null;
   rejected: { at: number; diagnostics: Diagnostic[] } | null = null;
+  /** Since when and why the numbers are not brought up to date. */
+  stale: { since: number; reason: string } | null = null;
   connection: Connection = { up: false, heardAt: now(), downSince: 0 };
   readonly places = new Places();
   readonly feeds: Feeds;

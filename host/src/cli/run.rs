@@ -37,9 +37,9 @@ pub struct Arguments {
     /// Threads that count events, at most 16; as many as there are cores, if not given.
     #[arg(long, env = "TIDEMARK_SHARDS")]
     shards: Option<usize>,
-    /// How often what was counted becomes visible.
-    #[arg(long, default_value = "1s", env = "TIDEMARK_TICK", value_parser = duration)]
-    tick: Millis,
+    /// How often what was counted becomes visible; 1s if not given, with --redis 5s.
+    #[arg(long, env = "TIDEMARK_TICK", value_parser = duration)]
+    tick: Option<Millis>,
     /// How often dashboards are sent what changed.
     #[arg(long, default_value = "10s", env = "TIDEMARK_REFRESH", value_parser = duration)]
     refresh: Millis,
@@ -68,6 +68,9 @@ pub struct Arguments {
     /// data folder, without raw events, if not given.
     #[arg(long, env = "TIDEMARK_CLICKHOUSE", value_name = "URL", value_parser = Address::parse, hide_env_values = true)]
     clickhouse: Option<Address>,
+    /// Redis 7.0 or newer (`redis://host:6379/0`): keeps the minutes that can still change, instead of this host's memory.
+    #[arg(long, env = "TIDEMARK_REDIS", value_name = "URL", hide_env_values = true)]
+    redis: Option<String>,
     /// A key that sends events; may be given more than once.
     #[arg(long, env = "TIDEMARK_WRITE_KEY", value_delimiter = ',', hide_env_values = true)]
     write_key: Vec<String>,
@@ -146,6 +149,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = shards.unwrap_or(cores.min(SHARDS_MAX));
     ensure!((1..=SHARDS_MAX).contains(&shards), "--shards: between 1 and {SHARDS_MAX}");
+    let tick = tick.unwrap_or(if arguments.redis.is_some() { 5_000 } else { 1_000 });
     ensure!(tick >= 10 && refresh >= 10, "--tick and --refresh: at least 10ms");
     ensure!(
         demo.is_none_or(|rate| rate > 0.0 && rate <= 1e6),
@@ -162,7 +166,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         group: arguments.group,
         options: arguments.kafka_option,
         instance: String::new(),
-        alone: true,
+        alone: arguments.redis.is_none(),
     });
     ensure!(
         kafka.is_none() || event_bytes_max < MESSAGE_BYTES_MAX,
@@ -186,6 +190,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         },
         kafka,
         clickhouse: arguments.clickhouse,
+        redis: arguments.redis,
         limits: arguments.limits,
         http: http::Settings {
             keys: keys.clone(),

@@ -1,7 +1,7 @@
 //! The border between async and sync: batches get their place in the journal, go to their shard, and are acknowledged when they are durable.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -37,6 +37,8 @@ pub struct Border {
     waiting_bytes: Arc<AtomicUsize>,
     queue_bytes_max: usize,
     problem: Arc<Mutex<Option<String>>>,
+    /// Held over the writing of a group.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Border {
@@ -49,17 +51,24 @@ impl Border {
     ) -> (Arc<Self>, JoinHandle<()>) {
         let (sender, receiver) = unbounded();
         let problem = Arc::new(Mutex::new(None));
-        let writer = Writer { journal, shards, telemetry, problem: problem.clone(), round: 0 };
+        let writing = Arc::new(Mutex::new(()));
+        let writer =
+            Writer { journal, shards, telemetry, problem: problem.clone(), writing: writing.clone(), round: 0 };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver));
         let entries = Mutex::new(Some(sender));
-        let border =
-            Self { open: AtomicBool::new(false), entries, waiting_bytes: Arc::default(), queue_bytes_max, problem };
+        let (open, waiting_bytes) = (AtomicBool::new(false), Arc::default());
+        let border = Self { open, entries, waiting_bytes, queue_bytes_max, problem, writing };
         (Arc::new(border), thread.expect("the system starts threads"))
     }
 
     /// Everything from before the start is with the shards: now others may follow.
     pub fn open(&self) {
         self.open.store(true, Relaxed);
+    }
+
+    /// Nothing goes into the journal, nor from there to the shards, while the guard is held: who sends waits.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes nothing more; the thread ends when it has written what it was given.
@@ -134,6 +143,7 @@ struct Writer {
     shards: Arc<Shards>,
     telemetry: Arc<Telemetry>,
     problem: Arc<Mutex<Option<String>>>,
+    writing: Arc<Mutex<()>>,
     round: usize,
 }
 
@@ -147,6 +157,9 @@ impl Writer {
     }
 
     fn write(&mut self, group: impl Iterator<Item = Entry>) {
+        let writing = self.writing.clone();
+        let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.shards.generation();
         let mut written: Vec<(usize, oneshot::Sender<Result<(), String>>)> = Vec::new();
         for (at, entry) in group.enumerate() {
             let lane = self.lane(at % self.shards.count());
@@ -157,7 +170,7 @@ impl Writer {
                     self.telemetry.journal.written_bytes.inc_by(bytes);
                     let (source, from, to) = (lane as SourceId, sequence, sequence + 1);
                     let reply = Reply::To(report, reserved);
-                    self.shards.send(Job { source, from, to, batch, reply, generation: 0 });
+                    self.shards.send(Job { source, from, to, batch, reply, generation });
                     written.push((lane, durable));
                 }
                 Err(error) => {

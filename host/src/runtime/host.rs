@@ -11,13 +11,14 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::hot::Hot;
 use super::log::{Log, Reading};
 use super::raw::Raw;
 use super::reload::Keeper;
 use super::status::Status;
 use super::tick::{Since, Ticker};
 use super::watch::Watch;
-use super::{demo_feed, log, raw, recover};
+use super::{demo_feed, log, raw};
 use crate::catalog::definitions::Active;
 use crate::catalog::diagnostic::Diagnostic;
 use crate::ingest::journal::JournalSettings;
@@ -25,10 +26,8 @@ use crate::ingest::kafka::KafkaSettings;
 use crate::ingest::{Intake, RawBatch, Receipt, Refusal, http};
 use crate::plugin::{Limits, Registry};
 use crate::serve::{self, Services, rejects::Rejects};
-use crate::store::HotStore as _;
 use crate::store::clickhouse::{Address, ClickHouse};
 use crate::store::embedded::Embedded;
-use crate::store::memory::MemoryStore;
 use crate::store::reader::JoinedReader;
 use crate::store::{HistoryStore, StateReader, StoreError};
 use crate::telemetry::Telemetry;
@@ -55,6 +54,8 @@ pub struct HostSettings {
     pub kafka: Option<KafkaSettings>,
     /// Where history and raw events go, instead of the data folder.
     pub clickhouse: Option<Address>,
+    /// Where the hot state is, if not in this host's memory.
+    pub redis: Option<String>,
     pub limits: Limits,
     pub http: http::Settings,
     pub serve: serve::Settings,
@@ -99,7 +100,8 @@ impl Host {
             Some(clickhouse) => clickhouse.clone(),
             None => embedded.history(),
         };
-        let memory: Arc<MemoryStore> = Arc::new(embedded.load_with(history.clone()).map_err(anyhow::Error::from)?);
+        let hot = Hot::open(settings.redis.as_deref(), &embedded, history.clone(), &clock)?;
+        let memory = hot.memory();
         let plugins = settings.plugins.clone();
         let registry = Registry::new(plugins, settings.limits.clone(), settings.shards).map_err(anyhow::Error::from)?;
         let registry = Arc::new(registry);
@@ -110,10 +112,11 @@ impl Host {
         let rejects = Arc::new(Rejects::default());
         let parts = log::Parts { embedded: &embedded, memory: &memory, active: &active, telemetry: &telemetry };
         let (log, shards, reading) = log::open(&settings, &parts, &rejects)?;
-        let raw = open_raw(&settings, &parts, clickhouse.as_ref(), &log)?;
+        let raw = open_raw(&settings, &parts, clickhouse.as_ref(), &log, &hot)?;
         let ticker = Arc::new(Ticker {
             shards: shards.clone(),
             log: log.clone(),
+            hot,
             memory: memory.clone(),
             embedded: embedded.clone(),
             active: active.clone(),
@@ -124,12 +127,14 @@ impl Host {
             source_floor: Arc::new(AtomicI64::new(if settings.demo.is_some() { 0 } else { Millis::MAX })),
             visible: AtomicI64::new(0),
             covered: Mutex::default(),
+            written: Mutex::default(),
             since: Mutex::new(Since::default()),
             data_bytes_max: settings.data_bytes_max,
             clickhouse,
             raw: raw.clone(),
             behind: Mutex::default(),
             ticking: Mutex::default(),
+            astray: AtomicBool::new(false),
         });
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));
         let status = Arc::new(Status {
@@ -168,17 +173,14 @@ impl Host {
     /// Counts again what was acknowledged after the last checkpoint; from Kafka it is only begun.
     pub fn recover(&self) -> anyhow::Result<()> {
         match (&*self.log, &self.reading) {
-            (Log::Journal { journal, border }, _) => {
-                let positions = self.ticker.memory.positions()?;
-                let event = &self.active.load().definitions.plan.event;
-                let dedupe_ms = event.id.map(|_| event.dedupe_ms);
-                let recovered = recover::recover(journal, &self.ticker.shards, &positions, dedupe_ms)?;
+            (Log::Journal { border, .. }, _) => {
+                let recovered = self.ticker.recover()?;
                 self.ticker.tick(self.clock.now())?;
                 border.open();
                 self.status.recovered.store(true, Relaxed);
                 tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
             }
-            (Log::Kafka { producer, floor }, Reading::Kafka(reading)) => {
+            (Log::Kafka { producer, floor, .. }, Reading::Kafka(reading)) => {
                 reading.start(self.ticker.clone(), producer.clone(), floor.clone(), self.clock.clone())?;
             }
             (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),
@@ -191,6 +193,7 @@ impl Host {
         let now = self.clock.now();
         let outcome = self.ticker.tick(now);
         self.status.note(now, outcome.as_ref().err().map(ToString::to_string));
+        self.services.live.set_stale(self.ticker.hot.stale(), now);
         Ok(outcome?)
     }
 
@@ -221,7 +224,8 @@ impl Host {
         };
         let recovering = host.clone();
         tokio::task::spawn_blocking(move || recovering.recover()).await??;
-        let last = host.ticker.memory.positions()?.iter().map(|position| position.arrival).max();
+        let listening = host.ticker.hot.listen()?;
+        let last = host.ticker.hot.positions()?.iter().map(|position| position.arrival).max();
         let demo = host.demo.map(|rate| {
             let floor = host.ticker.source_floor.clone();
             tokio::spawn(demo_feed::run(host.log.clone(), rate, last, host.clock.clone(), floor, stopped.clone()))
@@ -242,6 +246,7 @@ impl Host {
             // A task that failed has said so; the others are to end all the same.
             let _ = task.await;
         }
+        tokio::task::spawn_blocking(move || drop(listening)).await?;
         tokio::task::spawn_blocking(move || watch.stop()).await?;
         tokio::task::spawn_blocking(move || finish(&host)).await??;
         failure.map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
@@ -254,6 +259,7 @@ fn open_raw(
     parts: &log::Parts<'_>,
     clickhouse: Option<&Arc<ClickHouse>>,
     log: &Log,
+    hot: &Hot,
 ) -> anyhow::Result<Option<Arc<Raw>>> {
     let (Some(clickhouse), Log::Journal { journal, .. }) = (clickhouse, log) else {
         raw::leave(parts.embedded)?;
@@ -269,7 +275,7 @@ fn open_raw(
         journal_bytes_max: settings.journal.bytes_max,
         origin: log::instance(parts.embedded)?,
     };
-    Ok(Some(Arc::new(Raw::open(raw_parts, &parts.memory.positions()?)?)))
+    Ok(Some(Arc::new(Raw::open(raw_parts, &hot.positions()?)?)))
 }
 
 /// Takes no more while too much waits for ClickHouse.
@@ -321,8 +327,14 @@ fn open_store(folder: &Path) -> Result<Embedded, StoreError> {
 /// The last cut, and a checkpoint: the next start finds nothing to count again.
 fn finish(host: &Host) -> anyhow::Result<()> {
     host.reading.finish(&host.log);
-    host.ticker.tick(host.clock.now())?;
-    host.ticker.checkpoint(host.clock.now())?;
+    let last = host.ticker.tick(host.clock.now()).and_then(|_| host.ticker.checkpoint(host.clock.now()));
+    match last {
+        // The log has it; the next start goes on from there.
+        Err(error) if matches!(host.ticker.hot, Hot::Redis { .. }) => {
+            tracing::warn!(%error, "not all that was taken is counted: the next start does that");
+        }
+        outcome => outcome?,
+    }
     if let Some(raw) = &host.ticker.raw {
         raw.send_all(&host.ticker.covered());
     }

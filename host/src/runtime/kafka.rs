@@ -8,7 +8,6 @@ use super::tick::Ticker;
 use crate::engine::delta::SourceId;
 use crate::ingest::kafka::{Counting, Given, Stored};
 use crate::serve::rejects::Rejects;
-use crate::store::HotStore as _;
 use crate::time::{Clock, Millis};
 
 /// What a batch costs in the queue beyond its bytes.
@@ -23,8 +22,12 @@ pub struct Counter {
 }
 
 impl Counting for Counter {
+    fn take_over(&self, partitions: &[SourceId]) -> Result<(), String> {
+        self.ticker.hot.take_over(&self.ticker.log.name(), partitions).map_err(|error| error.to_string())
+    }
+
     fn positions(&self) -> Result<Vec<(SourceId, Stored)>, String> {
-        let positions = self.ticker.memory.positions().map_err(|error| error.to_string())?;
+        let positions = self.ticker.hot.positions().map_err(|error| error.to_string())?;
         let stored = |next, arrival| Stored { next, arrival };
         Ok(positions.iter().map(|at| (at.source, stored(at.next, at.arrival))).collect())
     }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::border::Border;
 use super::host::HostSettings;
+use super::hot::LogEnds;
 use super::kafka::Counter;
 use super::shards::{Listener, Shards};
 use super::tick::Ticker;
@@ -38,8 +39,8 @@ const META_INSTANCE: &str = "instance";
 const LETTERS_WITHIN: Duration = Duration::from_secs(5);
 
 pub enum Log {
-    Journal { journal: Arc<Journal>, border: Arc<Border> },
-    Kafka { producer: Arc<Producer>, floor: Arc<AtomicI64> },
+    Journal { journal: Arc<Journal>, border: Arc<Border>, name: String },
+    Kafka { producer: Arc<Producer>, floor: Arc<AtomicI64>, name: String },
 }
 
 impl Log {
@@ -77,6 +78,29 @@ impl Log {
             Self::Kafka { producer, .. } if producer.letters_kept(LETTERS_WITHIN) => Ok(()),
             Self::Kafka { .. } => Err(StoreError::Engine("Kafka does not take dead letters".into())),
         }
+    }
+
+    /// What tells this log from another one.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Journal { name, .. } => name.clone(),
+            Self::Kafka { name, .. } => name.clone(),
+        }
+    }
+
+    /// How far the journal reaches.
+    pub fn ends(&self) -> Vec<LogEnds> {
+        let Self::Journal { journal, .. } = self else { return Vec::new() };
+        let ends = |lane: usize| {
+            let first_batch = || journal.read(lane, journal.first(lane)).next()?.ok();
+            LogEnds {
+                source: lane as SourceId,
+                first: journal.first(lane),
+                first_arrival: first_batch().map_or(0, |(_, batch)| batch.arrival),
+                next: journal.next(lane),
+            }
+        };
+        (0..journal.lanes()).map(ends).collect()
     }
 
     /// Bytes on this host's disk.
@@ -146,14 +170,16 @@ pub fn open(
         let journal = Arc::new(Journal::open(&settings.data.join("journal"), settings.journal)?);
         let shards = start(listener(rejects.clone(), telemetry.clone(), None));
         let (border, writer) = Border::start(journal.clone(), shards.clone(), telemetry, settings.queue_bytes_max);
-        return Ok((Arc::new(Log::Journal { journal, border }), shards, Reading::Journal(writer)));
+        let name = format!("journal {}", instance(parts.embedded)?);
+        return Ok((Arc::new(Log::Journal { journal, border, name }), shards, Reading::Journal(writer)));
     };
     let kafka = KafkaSettings { instance: instance(parts.embedded)?, ..kafka.clone() };
     // Blocks, on a runtime of its own: whoever starts a host may have one already.
     let found = std::thread::scope(|scope| scope.spawn(|| topic::prepare(&kafka)).join());
     let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let cluster = if found.cluster.is_empty() { String::new() } else { format!(" of cluster {}", found.cluster) };
-    keep_to(&format!("the Kafka topic `{}`{cluster}", kafka.topic), settings, parts)?;
+    let name = format!("the Kafka topic `{}`{cluster}", kafka.topic);
+    keep_to(&name, settings, parts)?;
     let active = parts.active.clone();
     let plans: Plans = Arc::new(move || active.load().definitions.plan.clone());
     let kept = rejects.clone();
@@ -171,7 +197,7 @@ pub fn open(
     let shards = start(listener(rejects.clone(), telemetry, Some((kafka.topic.clone(), producer.clone()))));
     let (queue_bytes_max, rejects) = (settings.queue_bytes_max, rejects.clone());
     let reading = KafkaReading { settings: kafka, queue_bytes_max, rejects, running: Mutex::default() };
-    let log = Log::Kafka { producer, floor: Arc::default() };
+    let log = Log::Kafka { producer, floor: Arc::default(), name };
     Ok((Arc::new(log), shards, Reading::Kafka(reading)))
 }
 

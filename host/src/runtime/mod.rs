@@ -4,6 +4,7 @@ mod border;
 pub mod demo;
 mod demo_feed;
 pub mod host;
+mod hot;
 mod kafka;
 mod log;
 mod raw;

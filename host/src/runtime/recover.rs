@@ -75,6 +75,7 @@ fn feed(
     part: &(dyn Fn(usize) -> Option<Part> + Sync),
     reply: &(dyn Fn() -> Reply + Sync),
 ) -> Result<(), JournalError> {
+    let generation = shards.generation();
     let read = |shard: usize| -> Result<(), JournalError> {
         let own = (0..journal.lanes()).filter(|lane| shards.owner(*lane as SourceId) == shard);
         let mut lanes = Vec::new();
@@ -97,7 +98,7 @@ fn feed(
                 std::thread::yield_now();
             }
             let (from, to) = (sequence, sequence + 1);
-            shards.send(Job { source: lane as SourceId, from, to, batch, reply: reply(), generation: 0 });
+            shards.send(Job { source: lane as SourceId, from, to, batch, reply: reply(), generation });
         }
         Ok(())
     };

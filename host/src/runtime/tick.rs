@@ -1,20 +1,22 @@
 //! The tick: cut the shards, apply what they had, close minutes, checkpoint. Time is an argument.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::hot::Hot;
 use super::log::Log;
 use super::raw::Raw;
+use super::recover::{self, Recovered};
 use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
 use crate::engine::delta::Delta;
 use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
-use crate::store::{HistoryStore, HotStore, Position, StoreError};
+use crate::store::{HistoryStore, HotStore as _, Position, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 
@@ -27,6 +29,8 @@ const HISTORY_TRIES: u32 = 600;
 pub struct Ticker {
     pub shards: Arc<Shards>,
     pub log: Arc<Log>,
+    pub hot: Hot,
+    /// What of it answers queries.
     pub memory: Arc<MemoryStore>,
     pub embedded: Arc<Embedded>,
     pub active: Arc<ArcSwap<Active>>,
@@ -40,6 +44,8 @@ pub struct Ticker {
     pub visible: AtomicI64,
     /// Positions that the last checkpoint covers.
     pub covered: Mutex<Vec<Position>>,
+    /// Those of Redis at the last checkpoint.
+    pub written: Mutex<Vec<Position>>,
     pub since: Mutex<Since>,
     /// Bytes of state on disk; history is kept shorter where there are more.
     pub data_bytes_max: u64,
@@ -50,6 +56,8 @@ pub struct Ticker {
     pub behind: Mutex<Option<String>>,
     /// Held over a whole tick: a cut is applied before the next one is made.
     pub ticking: Mutex<()>,
+    /// What the shards hold does not begin where the state stands: the journal is to be read again from there.
+    pub astray: AtomicBool,
 }
 
 /// What happened since the last checkpoint.
@@ -70,6 +78,14 @@ impl Ticker {
         let plan = self.active.load().definitions.plan.clone();
         // Before the cut: what is not in it, nor waits, came later.
         let log_floor = self.log.floor();
+        self.hot.settle().or_else(|error| self.refused(error).map(drop))?;
+        if self.hot.began_again() {
+            // As if a delta had been refused; nobody may bring one for long.
+            let _ = self.refused(StoreError::Restarted);
+        }
+        if self.astray.load(Relaxed) {
+            self.read_again()?;
+        }
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(cut, now.min(log_floor), now, &mut since)?;
@@ -94,7 +110,8 @@ impl Ticker {
             // Before the positions can be those of a checkpoint.
             raw.note(uncounted);
         }
-        if !ranges.is_empty() {
+        let any = !ranges.is_empty();
+        if any {
             let applying = Instant::now();
             if !self.apply(Delta { sources: ranges, partials })? {
                 return Ok(());
@@ -104,7 +121,8 @@ impl Ticker {
         let floor = floor.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed));
         self.visible.fetch_max(floor, Relaxed);
         let closed = (floor - self.grace_ms).max(0) / MINUTE_MS;
-        self.memory.close_up_to(Minute(closed as u32));
+        self.hot.close_up_to(Minute(closed as u32))?;
+        self.hot.share(any)?;
         self.telemetry.state.seq.set(self.memory.seq() as i64);
         self.telemetry.state.lag_seconds.set((now - floor).max(0) as f64 / 1e3);
         Ok(())
@@ -112,14 +130,25 @@ impl Ticker {
 
     /// False: the delta was dropped, and its events are read again.
     fn apply(&self, delta: Delta) -> Result<bool, StoreError> {
-        if self.clickhouse.is_some() {
+        if let Hot::Redis { .. } = self.hot {
+            // Its positions outlive this host, whatever happens to its disk.
+            self.make_durable().inspect_err(|_| self.astray.store(true, Relaxed))?;
+        } else if self.clickhouse.is_some() {
             self.wait_for_history(&delta);
         }
-        let refused = match self.memory.apply(delta) {
-            Ok(_) => return Ok(true),
-            Err(refused) => refused,
-        };
+        match self.hot.apply(delta) {
+            Ok(()) => Ok(true),
+            Err(refused) => self.refused(refused),
+        }
+    }
+
+    /// False: the delta was dropped, and its events are read again.
+    fn refused(&self, refused: StoreError) -> Result<bool, StoreError> {
         let position = matches!(refused, StoreError::Position { .. });
+        if matches!((&self.hot, &refused), (Hot::Redis { .. }, StoreError::Unavailable(_))) {
+            // The store has it, and goes on with it before anything else.
+            return Err(refused);
+        }
         match &*self.log {
             // What the delta held can be read again from what is stored, by this host or the one that has advanced it.
             Log::Kafka { .. } => {
@@ -127,6 +156,11 @@ impl Ticker {
                 self.telemetry.kafka.deltas_refused.inc();
                 self.shards.forget();
                 if position { Ok(false) } else { Err(refused) }
+            }
+            Log::Journal { .. } if matches!(self.hot, Hot::Redis { .. }) => {
+                tracing::warn!(error = %refused, "a delta was dropped; the journal is read again from where Redis stands");
+                self.astray.store(true, Relaxed);
+                Err(refused)
             }
             // Cannot be while this host alone advances the positions. What the delta held is only in the journal now, and a
             // start reads it there.
@@ -136,6 +170,12 @@ impl Ticker {
             }
             Log::Journal { .. } => Err(refused),
         }
+    }
+
+    /// What positions speak of outlives the host: the log, and which events of it were not counted.
+    fn make_durable(&self) -> Result<(), StoreError> {
+        self.log.make_durable()?;
+        self.raw.as_ref().map_or(Ok(()), |raw| raw.save())
     }
 
     /// A delta that is dropped would end the host. Hardly one needs history: hot keeps all that can still change.
@@ -151,6 +191,31 @@ impl Ticker {
         }
     }
 
+    /// Counts the journal from where the state stands. The caller sees to it that nothing comes in meanwhile.
+    pub fn recover(&self) -> anyhow::Result<Recovered> {
+        let Log::Journal { journal, .. } = &*self.log else { return Ok(Recovered::default()) };
+        let event = &self.active.load().definitions.plan.event;
+        self.hot.begin(&self.log.name(), &self.log.ends(), event.ahead_ms)?;
+        let positions = self.hot.positions()?;
+        *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = positions.clone();
+        Ok(recover::recover(journal, &self.shards, &positions, event.id.map(|_| event.dedupe_ms))?)
+    }
+
+    /// The state has gone back, or was never where this host thought: what was counted since is dropped and counted again. Who
+    /// sends events waits meanwhile.
+    fn read_again(&self) -> Result<(), StoreError> {
+        let Log::Journal { border, .. } = &*self.log else { return Ok(()) };
+        let _paused = border.pause();
+        // Before anything is dropped: the store answers.
+        self.hot.positions()?;
+        self.shards.wait_for(&self.shards.mark());
+        self.shards.forget();
+        let recovered = self.recover().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        self.astray.store(false, Relaxed);
+        tracing::warn!(batches = recovered.batches, "the journal was counted again from where Redis stands");
+        Ok(())
+    }
+
     /// Drops what is not applied yet; it is read again from the log.
     pub fn forget(&self) {
         let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,15 +225,26 @@ impl Ticker {
     /// What is in memory goes to disk with its positions; before them the journal that they speak of. Ticks go on meanwhile.
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
-        let covered = self.memory.positions()?;
         let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
-        let done = self.embedded.checkpoint(&self.memory, elsewhere, &|| {
-            self.log.make_durable()?;
-            self.raw.as_ref().map_or(Ok(()), |raw| raw.save())
-        })?;
-        self.note_behind(done.behind);
+        let covered = match &self.hot {
+            Hot::Memory(memory) => {
+                let covered = memory.positions()?;
+                let done = self.embedded.checkpoint(memory, elsewhere, &|| self.make_durable())?;
+                self.note_behind(done.behind);
+                covered
+            }
+            // Redis keeps the state itself; what it has may be a moment old after it failed, so the journal is kept from where
+            // it was a checkpoint ago.
+            Hot::Redis { .. } => {
+                if elsewhere.is_none() || self.hot.writes_history()? {
+                    self.note_behind(self.embedded.write_history(&self.memory, elsewhere)?.behind);
+                }
+                let now = self.hot.positions()?;
+                std::mem::replace(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner), now)
+            }
+        };
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
-        self.memory.evict(self.keep_from(now));
+        self.hot.forget_before(self.keep_from(now))?;
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
         let over: u64 = self.memory.limits().metrics.iter().map(|metric| metric.over).sum();
         let counter = &self.telemetry.state.combinations_over_limit;

@@ -61,6 +61,7 @@ impl Home {
             journal: JournalSettings::default(),
             kafka: None,
             clickhouse: None,
+            redis: None,
             limits: Limits::default(),
             http: http::Settings {
                 keys: Keys::default(),

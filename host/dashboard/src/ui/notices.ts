@@ -16,6 +16,15 @@ export function rejectedBanner(at: number, diagnostics: Diagnostic[]): HTMLEleme
   );
 }
 
+/** Stays while the store that hosts share does not answer. */
+export function staleBanner(since: number, reason: string): HTMLElement {
+  return h(
+    "div",
+    { class: "banner", role: "status" },
+    h("p", {}, h("b", {}, `The numbers are as of ${nearTime(since)}`), `: ${reason}. Events are still taken, and counted when it is back.`),
+  );
+}
+
 export function emptyNotice(): HTMLElement {
   const auth = key() ? ` -H 'authorization: Bearer WRITE_KEY'` : "";
   const lines = [

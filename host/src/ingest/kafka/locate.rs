@@ -50,6 +50,8 @@ pub fn locate(
     partitions: &[i32],
     counting: &impl Counting,
 ) -> Result<Vec<Place>, Lost> {
+    let numbers: Vec<u32> = partitions.iter().map(|&partition| partition as u32).collect();
+    counting.take_over(&numbers).map_err(Lost::NotNow)?;
     let stored = counting.positions().map_err(Lost::NotNow)?;
     let mut places = Vec::with_capacity(partitions.len());
     for &partition in partitions {

@@ -100,6 +100,11 @@ pub struct Given {
 
 /// Those who count, as the consumer sees them. Called from its thread; may wait.
 pub trait Counting: Send + Sync + 'static {
+    /// These partitions are this host's alone from now on, if they were not already.
+    fn take_over(&self, _partitions: &[SourceId]) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Partitions that were never counted are not listed: they begin at their beginning.
     fn positions(&self) -> Result<Vec<(SourceId, Stored)>, String>;
 

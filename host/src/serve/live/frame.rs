@@ -56,6 +56,15 @@ pub fn definitions(active: &Active) -> Utf8Bytes {
     told.to_string().into()
 }
 
+/// What is shown may be old since then; or is no longer.
+pub fn stale(why: Option<(Millis, &str)>) -> Utf8Bytes {
+    let told = match why {
+        Some((since, reason)) => json!({"op": "stale", "since": since, "reason": reason}),
+        None => json!({"op": "stale", "since": null}),
+    };
+    told.to_string().into()
+}
+
 pub fn snapshot(model: &Model) -> Body {
     let mut out = Vec::new();
     for (name, value) in [("seq", model.view.seq), ("revision", model.revision), ("step_ms", model.step_ms() as u64)] {

@@ -38,6 +38,8 @@ pub struct Live {
     changed: watch::Sender<u64>,
     /// What was last told about definitions, and how many times something was.
     definitions: ArcSwapOption<(u64, Utf8Bytes)>,
+    /// Whether the numbers may be old, what was last told about it, and how many times something was.
+    stale: ArcSwapOption<(bool, u64, Utf8Bytes)>,
     closing: watch::Sender<bool>,
 }
 
@@ -50,6 +52,7 @@ impl Live {
             topics: Mutex::default(),
             changed: watch::Sender::new(0),
             definitions: ArcSwapOption::empty(),
+            stale: ArcSwapOption::empty(),
             closing: watch::Sender::new(false),
         })
     }
@@ -90,6 +93,16 @@ impl Live {
         self.refresh(now);
     }
 
+    /// Why the numbers may be old; `None`: they are not. Clients are told when that changes. One caller at a time.
+    pub fn set_stale(&self, why: Option<String>, now: Millis) {
+        let (was, number) = self.stale.load().as_ref().map_or((false, 0), |told| (told.0, told.1));
+        if was != why.is_some() {
+            let told = frame::stale(why.as_deref().map(|reason| (now, reason)));
+            self.stale.store(Some(Arc::new((why.is_some(), number + 1, told))));
+            self.wake();
+        }
+    }
+
     /// Every connection says good-bye.
     pub fn close(&self) {
         self.closing.send_replace(true);
@@ -118,6 +131,13 @@ impl Live {
         let topic = Arc::new(Topic::new(key.clone()));
         topics.insert(key, topic.clone());
         Ok((topic, true))
+    }
+
+    /// What is to be told to a client that knows of `number`. One that knows of nothing takes the numbers for fresh.
+    fn stale_after(&self, number: u64) -> Option<(u64, Utf8Bytes)> {
+        let told = self.stale.load();
+        let told = told.as_ref().filter(|told| told.1 > number && (told.0 || number > 0))?;
+        Some((told.1, told.2.clone()))
     }
 
     fn definitions_number(&self) -> u64 {

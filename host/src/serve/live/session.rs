@@ -23,6 +23,8 @@ pub struct Session {
     errors: VecDeque<Utf8Bytes>,
     /// The definitions this client was told of, by their number.
     definitions: u64,
+    /// What this client was told about the numbers' age, by its number.
+    stale: u64,
     /// Wakes whoever drives this session.
     pub wake: Arc<Notify>,
 }
@@ -47,7 +49,7 @@ impl Session {
     pub fn new(live: Arc<Live>) -> Self {
         let definitions = live.definitions_number();
         live.telemetry.serve.live_connections.inc();
-        Self { live, subscriptions: Vec::new(), errors: VecDeque::new(), definitions, wake: Arc::default() }
+        Self { live, subscriptions: Vec::new(), errors: VecDeque::new(), definitions, stale: 0, wake: Arc::default() }
     }
 
     /// Takes a client's frame. A topic that is new to the host is returned: it has to be refreshed once.
@@ -106,6 +108,10 @@ impl Session {
         }
         if let Some((number, told)) = self.live.definitions_after(self.definitions) {
             self.definitions = number;
+            return Some(Due::Send(told));
+        }
+        if let Some((number, told)) = self.live.stale_after(self.stale) {
+            self.stale = number;
             return Some(Due::Send(told));
         }
         let mut at = 0;

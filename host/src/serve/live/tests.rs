@@ -458,3 +458,23 @@ fn over_a_real_connection() {
         server.await.unwrap();
     });
 }
+
+#[test]
+fn clients_are_told_when_the_numbers_get_old_and_when_they_no_longer_are() {
+    let host = Host::new();
+    host.add(NOON, "x", "US");
+    let mut client = Client::new(&host, NOON);
+    client.say(subscribe("e", "events", &[]));
+    host.live.set_stale(None, NOON);
+    assert_eq!(client.frames(), Vec::<Value>::new(), "they are not");
+    host.live.set_stale(Some("Redis does not answer".into()), NOON + SECOND_MS);
+    host.live.set_stale(Some("Redis still does not".into()), NOON + 2 * SECOND_MS);
+    let told = json!({"op": "stale", "since": NOON + SECOND_MS, "reason": "Redis does not answer"});
+    let mut later = Client::new(&host, NOON);
+    let told = vec![told];
+    assert_eq!((client.frames(), later.frames()), (told.clone(), told), "once, and who comes later too");
+    host.live.set_stale(None, NOON + 3 * SECOND_MS);
+    let over = json!({"op": "stale", "since": null});
+    assert_eq!((client.frames(), later.frames()), (vec![over.clone()], vec![over]));
+    assert_eq!(Client::new(&host, NOON).frames(), Vec::<Value>::new());
+}

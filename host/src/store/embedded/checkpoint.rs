@@ -61,6 +61,27 @@ impl Embedded {
 }
 
 impl Embedded {
+    /// Writes only history, where the state is kept elsewhere.
+    pub fn write_history(
+        &self,
+        mirror: &MemoryStore,
+        elsewhere: Option<&dyn HistoryStore>,
+    ) -> Result<Checkpoint, StoreError> {
+        let _one = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = mirror.snapshot();
+        snapshot.panes.iter_mut().for_each(|pane| pane.save = false);
+        snapshot.panes.retain(|pane| pane.write);
+        let mut batch = Batch { embedded: self, elsewhere, batch: self.database.batch(), done: Checkpoint::default() };
+        batch.panes(&snapshot)?;
+        if batch.done.behind.is_some() {
+            snapshot.leave_history();
+        }
+        let done = batch.done;
+        self.database.persist(PersistMode::SyncAll).map_err(engine)?;
+        mirror.note_saved(&snapshot);
+        Ok(done)
+    }
+
     pub(super) fn put_head(&self, head: &Head) -> Result<(), StoreError> {
         self.hot.insert("h", json(head)?).map_err(engine)?;
         self.database.persist(PersistMode::SyncAll).map_err(engine)

@@ -10,6 +10,7 @@ use super::{MemoryStore, Seq};
 use crate::engine::plan::Fingerprint;
 use crate::store::StoreError;
 use crate::store::cells::Pane;
+use crate::store::table::OTHER;
 use crate::time::Minute;
 
 /// What changed elsewhere since the last time.
@@ -76,12 +77,25 @@ impl MemoryStore {
             };
             let numbers: Vec<u32> = names.iter().zip(combination).map(number).collect();
             day.add(&numbers);
+            day.kept += u32::from(!numbers.contains(&OTHER));
             day.seq = *seq + 1;
         }
         Ok(Numbers { full: day.full.len() as u32, margins: day.margins.len() as u32 })
     }
 
-    /// What the last change of each pane is.
+    /// Panes that changed after `since`, in the order of their changes.
+    pub(in crate::store) fn panes_since(&self, since: Seq) -> Vec<(Seq, Fingerprint, Minute)> {
+        let state = self.read_state();
+        let of_metric = |(&fingerprint, metric): (&Fingerprint, &MetricState)| {
+            let changed = metric.panes.iter().filter(|(_, held)| held.seq > since);
+            changed.map(|(&minute, held)| (held.seq, fingerprint, minute)).collect::<Vec<_>>()
+        };
+        let mut panes: Vec<_> = state.metrics.iter().flat_map(of_metric).collect();
+        panes.sort_unstable();
+        panes
+    }
+
+    /// With the change of each pane.
     pub(in crate::store) fn put_changes(&self, changes: Changes) {
         let _writer = self.writer();
         let mut state = self.write();

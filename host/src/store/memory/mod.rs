@@ -20,6 +20,7 @@ use super::{HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Seq, Stat
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
+pub(super) use apply::COUNTED_DAYS;
 pub(super) use mirror::{Changes, Numbers};
 pub(super) use read::HotRead;
 pub(super) use restore::{Restore, StoredDay};

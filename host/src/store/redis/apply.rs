@@ -17,7 +17,7 @@ use super::link::{Function, Link};
 use super::pack::Pack;
 use super::parts::{parts, row_kinds};
 use super::place::Places;
-use super::shape::Shape;
+use super::shape;
 use super::translate::{Translated, translate};
 use super::value::{self, Answer};
 use crate::engine::delta::{Delta, SourceId, SourceRange};
@@ -133,6 +133,9 @@ impl Writer {
         waiting.sent_as = None;
         if matches!(committed, Committed::As(_)) {
             self.dropped_cells += dropped;
+            if dropped > 0 {
+                tracing::warn!(cells = dropped, "what came for minutes that are no longer kept was left out");
+            }
         }
         let minutes = |panes: &super::translate::MetricPanes| panes.panes.keys().map(|minute| minute.0).collect();
         let touched = translated.metrics.iter().map(|panes| (panes.fingerprint.to_string(), minutes(panes)));
@@ -189,10 +192,10 @@ impl Writer {
             let kinds = metric.shape.kinds.iter().map(|&kind| kind as u8).collect::<Vec<_>>();
             metrics.array(3).bytes(metric.fingerprint.to_string());
             metrics.bytes(format!("{} {kinds:?}", row_kinds(&metric.shape.kinds)));
-            metrics.bytes(Shape::new(metric).encode());
+            metrics.bytes(shape::encode(&metric.shape)?);
         }
         let (token, count, earliest) =
-            (self.link.token().to_owned(), parts.to_string(), translated.earliest().0.to_string());
+            (self.places.token().to_owned(), parts.to_string(), translated.earliest().0.to_string());
         let arguments: [&[u8]; 6] =
             [token.as_bytes(), stage.as_bytes(), count.as_bytes(), &packed.0, &metrics.0, earliest.as_bytes()];
         let answer = Answer::of(self.link.call(Function::Commit, &arguments)?)?;
@@ -204,6 +207,10 @@ impl Writer {
             b"fenced" => {
                 let source_id = answer.number(0)?;
                 let epoch = self.epochs.get(&source_id).copied().unwrap_or(0);
+                // Epochs only grow: this one is of another life of Redis, and all is to be begun again.
+                if answer.number::<u64>(1)? < epoch {
+                    return Err(StoreError::Restarted);
+                }
                 Err(StoreError::Fenced { source_id, epoch, stored: answer.number(1)? })
             }
             b"position" => {

@@ -1,18 +1,47 @@
 //! Our sketches as the strings of Redis's own HyperLogLog, on which `PFCOUNT` and `PFMERGE` answer rightly.
 //!
 //! `HYLL`, the encoding (0 dense, 1 sparse), three zero bytes, eight bytes of a cached count, of which the top bit says that it
-//! is stale; then dense: 16,384 registers of six bits, least significant bit first; sparse: runs.
+//! is stale; then dense: 16,384 registers of six bits, least significant bit first; sparse: runs, see `encode_sparse`.
 //! Redis hashes otherwise, but counts and merges by registers alone: what must not be done is `PFADD` to such a string.
 
 use crate::engine::sketch::{REGISTERS, SPARSE_ENTRIES_MAX, Sketch};
 
 const HEADER: usize = 16;
 const DENSE_BYTES: usize = HEADER + REGISTERS * 6 / 8;
+/// Redis's sparse form holds no higher rank.
+const SPARSE_RANK_MAX: u8 = 32;
+/// With more registers set, dense is what Redis itself would take.
+const SPARSE_REGISTERS_MAX: usize = 1_500;
+
+/// Whichever form is the shorter.
+pub fn encode(sketch: &Sketch) -> Vec<u8> {
+    let registers = sketch.registers();
+    let set = registers.iter().filter(|&&rank| rank > 0).count();
+    let fits = set <= SPARSE_REGISTERS_MAX && registers.iter().all(|&rank| rank <= SPARSE_RANK_MAX);
+    if fits { encode_sparse(&registers) } else { encode_dense(&registers) }
+}
+
 pub fn encode_dense(registers: &[u8; REGISTERS]) -> Vec<u8> {
     let mut out = header(0, DENSE_BYTES);
     for four in registers.chunks_exact(4) {
         let bits = four.iter().rev().fold(0u32, |bits, &rank| bits << 6 | u32::from(rank & 63));
         out.extend_from_slice(&bits.to_le_bytes()[..3]);
+    }
+    out
+}
+
+/// Runs: `00xxxxxx` 1 to 64 zeros; `01xxxxxx yyyyyyyy` 1 to 16,384 zeros; `1vvvvvxx` the rank 1 to 32, 1 to 4 times.
+fn encode_sparse(registers: &[u8; REGISTERS]) -> Vec<u8> {
+    let mut out = header(1, HEADER);
+    for run in registers.chunk_by(|a, b| a == b) {
+        match run[0] {
+            0 if run.len() <= 64 => out.push(run.len() as u8 - 1),
+            0 => out.extend_from_slice(&(0x4000 | (run.len() as u16 - 1)).to_be_bytes()),
+            rank => {
+                let times = (0..run.len()).step_by(4).map(|at| (run.len() - at).min(4) as u8);
+                out.extend(times.map(|times| 0x80 | (rank - 1) << 2 | (times - 1)));
+            }
+        }
     }
     out
 }

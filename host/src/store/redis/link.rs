@@ -22,6 +22,12 @@ pub enum Function {
     Changes,
     Own,
     Close,
+    Floor,
+    Fold,
+    Readable,
+    Lease,
+    Begin,
+    Bind,
 }
 
 macro_rules! source {
@@ -30,7 +36,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 14] = [
     source!("hello.lua"),
     source!("place.lua"),
     source!("commit.lua"),
@@ -39,6 +45,12 @@ const SOURCES: [&str; 8] = [
     source!("changes.lua"),
     source!("own.lua"),
     source!("close.lua"),
+    source!("floor.lua"),
+    source!("fold.lua"),
+    source!("readable.lua"),
+    source!("lease.lua"),
+    source!("begin.lua"),
+    source!("bind.lua"),
 ];
 
 pub struct Link {
@@ -114,11 +126,16 @@ impl Link {
             }
             match self.query(&command) {
                 // Somebody has made Redis forget its functions: it is told them again, once.
-                Err(StoreError::Unavailable(reason)) if reason.contains("NOSCRIPT") => {
+                Err(StoreError::Unavailable(reason)) if reason.contains("NoScript") => {
                     self.connection = None;
                     self.connect()?;
                 }
-                outcome => return outcome,
+                outcome => {
+                    if outcome.as_ref().is_ok_and(is_another_life) {
+                        self.disconnect();
+                    }
+                    return outcome;
+                }
             }
         }
         Err(StoreError::Unavailable("Redis forgets its functions".into()))
@@ -151,6 +168,11 @@ impl Link {
         }
         outcome
     }
+}
+
+/// The function was meant for another life of Redis: the next connection learns which this is.
+fn is_another_life(answer: &Value) -> bool {
+    matches!(answer, Value::Array(values) if values.first() == Some(&Value::BulkString(b"restarted".to_vec())))
 }
 
 /// What an error means for the caller: to be tried again later, or wrong for good.

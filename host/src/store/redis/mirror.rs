@@ -9,11 +9,11 @@ use redis::Value;
 use super::apply::merge_all;
 use super::link::{Function, Link, unexpected};
 use super::pack::texts;
-use super::read::read_pane;
-use super::shape::Shape;
+use super::read::{Wanted, read_panes};
+use super::shape;
 use super::value::{self, Answer};
 use crate::engine::plan::Fingerprint;
-use crate::store::memory::{Changes, Counted, MemoryStore, Numbers};
+use crate::store::memory::{Changes, Counted, MemoryStore, MetricShape, Numbers};
 use crate::store::{Seq, StoreError};
 use crate::time::Minute;
 
@@ -29,19 +29,22 @@ pub struct Mirror {
     token: String,
     seq: Seq,
     numbers: HashMap<(Fingerprint, u32), Numbers>,
+    /// Of all metrics that were met.
+    pub shapes: BTreeMap<Fingerprint, Arc<MetricShape>>,
 }
 
 /// What changed after a change number, as Redis says.
 struct Changed {
     head: Changes,
-    minutes: BTreeMap<(Fingerprint, Minute), (Seq, Arc<Shape>)>,
+    minutes: BTreeMap<(Fingerprint, Minute), (Seq, Arc<MetricShape>)>,
     /// By day and dimension.
     values: BTreeSet<(u32, Arc<str>)>,
 }
 
 impl Mirror {
     pub fn new(link: Link) -> Self {
-        Self { link, store: Arc::default(), token: String::new(), seq: 0, numbers: HashMap::new() }
+        let (numbers, shapes) = (HashMap::new(), BTreeMap::new());
+        Self { link, store: Arc::default(), token: String::new(), seq: 0, numbers, shapes }
     }
 
     /// Merges what is committed and reads what has changed. True: it was begun anew.
@@ -86,10 +89,16 @@ impl Mirror {
         let mut counts = BTreeMap::new();
         for round in 1.. {
             self.read_combinations(store, &changed)?;
-            for (&(fingerprint, minute), (seq, shape)) in &changed.minutes {
+            self.shapes
+                .extend(changed.minutes.iter().map(|((fingerprint, _), (_, shape))| (*fingerprint, shape.clone())));
+            let mut wanted = Vec::with_capacity(changed.minutes.len());
+            for (&(fingerprint, minute), (_, shape)) in &changed.minutes {
                 let numbers = self.numbers.get(&(fingerprint, minute.day())).copied().unwrap_or_default();
-                let pane = read_pane(&mut self.link, fingerprint, minute, &shape.kinds, numbers)?;
-                panes.insert((fingerprint, minute), (*seq, pane));
+                wanted.push(Wanted { fingerprint, minute, kinds: &shape.kinds, numbers });
+            }
+            let read = read_panes(&mut self.link, &wanted)?;
+            for ((at, (seq, _)), pane) in changed.minutes.iter().zip(read) {
+                panes.insert(*at, (*seq, pane));
             }
             for (day, dimension) in std::mem::take(&mut changed.values) {
                 let counted = self.read_values(&dimension, day)?;
@@ -121,7 +130,7 @@ impl Mirror {
         for metric in value::list(metrics)? {
             let [fingerprint, shape, minutes] = value::list(metric)? else { return Err(unexpected(metric)) };
             let fingerprint = value::fingerprint(fingerprint)?;
-            let shape = Arc::new(Shape::decode(value::bytes(shape)?)?);
+            let shape = Arc::new(shape::decode(value::bytes(shape)?)?);
             for (minute, seq) in value::pairs(minutes)? {
                 let minute = Minute(value::number(minute)?);
                 changed.minutes.insert((fingerprint, minute), (value::number(seq)?, shape.clone()));
@@ -136,7 +145,7 @@ impl Mirror {
 
     /// What the numbers in these panes mean.
     fn read_combinations(&mut self, store: &MemoryStore, changed: &Changed) -> Result<(), StoreError> {
-        let days: BTreeMap<(Fingerprint, u32), &Arc<Shape>> =
+        let days: BTreeMap<(Fingerprint, u32), &Arc<MetricShape>> =
             changed.minutes.iter().map(|(&(at, minute), (_, shape))| ((at, minute.day()), shape)).collect();
         let mut pipeline = redis::pipe();
         for (fingerprint, day) in days.keys() {
@@ -149,7 +158,7 @@ impl Mirror {
             let combination = |packed| texts(value::bytes(packed)?).ok_or_else(|| unexpected(packed));
             let combinations: Vec<Vec<&str>> =
                 value::list(list)?.iter().map(combination).collect::<Result<_, StoreError>>()?;
-            let numbers = store.put_combinations(fingerprint, &shape.of_memory(), day, &combinations)?;
+            let numbers = store.put_combinations(fingerprint, shape, day, &combinations)?;
             self.numbers.insert((fingerprint, day), numbers);
         }
         Ok(())

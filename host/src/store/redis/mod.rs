@@ -7,21 +7,25 @@
 //! delta waits here and the next call tries again; queries are answered from the mirror meanwhile.
 
 mod apply;
+mod forget;
 mod hll;
+mod lease;
 mod link;
 mod mirror;
 mod pack;
 mod parts;
 mod place;
 mod read;
+mod readable;
 #[cfg(test)]
 mod real_redis;
 mod shape;
+mod subscribe;
 mod translate;
 mod value;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apply::{Touched, WAITING_DELTAS_MAX, Writer, positions};
@@ -29,12 +33,20 @@ use link::{Function, Link};
 use mirror::Mirror;
 use pack::Pack;
 use place::Places;
+use readable::Readable;
+
+pub use lease::Lease;
+pub use readable::KEPT_S as READABLE_KEPT_S;
+pub use subscribe::Subscription;
 
 use super::memory::MemoryStore;
 use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
 use crate::engine::delta::{Delta, SourceId};
 use crate::engine::plan::Fingerprint;
 use crate::time::{Clock, Minute};
+
+/// Where hosts tell each other that something changed.
+const CHANNEL: &str = "changes";
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,9 +81,10 @@ pub struct RedisStore {
     /// The mirror's, for reading without waiting for a sync.
     memory: Arc<MemoryStore>,
     problem: Mutex<Option<String>>,
-    /// How often the mirror was begun anew.
-    restarts: AtomicU64,
-    channel: String,
+    /// The mirror was begun anew.
+    restarted: AtomicBool,
+    readable: Mutex<Readable>,
+    settings: Settings,
 }
 
 impl RedisStore {
@@ -92,10 +105,12 @@ impl RedisStore {
             mirror: Mutex::new(mirror),
             memory,
             problem: Mutex::default(),
-            restarts: AtomicU64::new(0),
-            channel: settings.key(&["changes"]),
+            restarted: AtomicBool::new(false),
+            readable: Mutex::default(),
+            settings,
         };
         store.sync()?;
+        store.restarted.store(false, Relaxed);
         Ok(store)
     }
 
@@ -108,13 +123,16 @@ impl RedisStore {
     pub fn sync(&self) -> Result<Seq, StoreError> {
         let outcome = self.lock_mirror().sync();
         match &outcome {
-            Ok(true) => drop(self.restarts.fetch_add(1, Relaxed)),
+            Ok(true) => self.restarted.store(true, Relaxed),
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "the mirror is not up to date"),
         }
-        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        *problem = outcome.as_ref().err().map(ToString::to_string);
+        self.note(outcome.as_ref().err());
         outcome.map(|_| HotStore::seq(&*self.memory))
+    }
+
+    fn note(&self, error: Option<&StoreError>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
     }
 
     /// Why the mirror is not up to date; `None`: it is.
@@ -146,13 +164,13 @@ impl RedisStore {
         self.note_delivery(delivered).map(drop)
     }
 
-    /// No event of these sources will come for minutes before the given one. The first minute that is not closed.
-    pub fn close_up_to(&self, sources: &[SourceId], minute: Minute) -> Result<Minute, StoreError> {
+    /// No event of the sources that were taken over will come for minutes before the given one. The first minute that is not
+    /// closed: all sources of all hosts are past those before it.
+    pub fn close_up_to(&self, minute: Minute) -> Result<Minute, StoreError> {
         let mut writer = self.lock_writer();
         let mut packed = Pack::default();
-        packed.array(sources.len());
-        for source in sources {
-            let epoch = writer.epochs.get(source).copied().unwrap_or(0);
+        packed.array(writer.epochs.len());
+        for (source, epoch) in &writer.epochs {
             packed.array(3).bytes(source.to_string()).bytes(epoch.to_string()).number(u64::from(minute.0));
         }
         let closed = Minute(value::number(&writer.link.call(Function::Close, &[&packed.0])?)?);
@@ -161,8 +179,75 @@ impl RedisStore {
         Ok(closed)
     }
 
+    /// Where sources go on that were never seen before, if not at 0: at what the log has first.
+    pub fn begin(&self, sources: &[Position]) -> Result<(), StoreError> {
+        let mut packed = Pack::default();
+        packed.array(sources.len());
+        for at in sources {
+            packed.array(4).bytes(at.group.to_string()).bytes(at.source.to_string());
+            packed.bytes(at.next.to_string()).bytes(at.arrival.to_string());
+        }
+        self.lock_writer().link.call(Function::Begin, &[&packed.0]).map(drop)
+    }
+
+    /// The log that the positions speak of. Another one's positions would mean something else: refused.
+    pub fn bind(&self, log: &str) -> Result<(), StoreError> {
+        let bound = self.lock_writer().link.call(Function::Bind, &[log.as_bytes()])?;
+        let bound = value::text(&bound)?;
+        if bound != log {
+            return Err(StoreError::Engine(format!(
+                "the counts in this Redis under `{}` are of another log ({bound}, this is {log})",
+                self.settings.prefix
+            )));
+        }
+        Ok(())
+    }
+
+    /// Drops minutes before `before`, which history has and no event can still come for. Where the state is whole from then on.
+    pub fn forget_before(&self, before: Minute) -> Result<Minute, StoreError> {
+        self.sync()?;
+        let floor = forget::forget_before(&mut self.lock_writer().link, before)?;
+        let Some(floor) = floor else { return Ok(self.memory.complete_from()) };
+        self.lock_writer().places.forget_before(floor.day());
+        self.sync()?;
+        Ok(floor)
+    }
+
+    /// Writes what others read of what changed since the last call. How many panes that were.
+    pub fn write_readable(&self) -> Result<usize, StoreError> {
+        let shapes = self.lock_mirror().shapes.clone();
+        let mut readable = self.readable.lock().unwrap_or_else(PoisonError::into_inner);
+        readable.write(&mut self.lock_writer().link, &self.memory, &shapes)
+    }
+
+    /// `None`: another host does this job.
+    pub fn take(&self, lease: &Lease) -> Result<Option<u64>, StoreError> {
+        lease.take(&mut self.lock_writer().link)
+    }
+
+    pub fn give_back(&self, lease: &Lease) -> Result<(), StoreError> {
+        lease.give_back(&mut self.lock_writer().link)
+    }
+
+    /// Calls `heard` when another host, or this one, has changed something, and when that may have been missed.
+    pub fn subscribe(&self, heard: impl Fn(Seq) + Send + 'static) -> Result<Subscription, StoreError> {
+        subscribe::subscribe(self.settings.clone(), self.settings.key(&[CHANNEL]), heard)
+    }
+
+    /// Cells that came for minutes that were dropped already.
+    pub fn dropped_cells(&self) -> u64 {
+        self.lock_writer().dropped_cells
+    }
+
+    /// Whether Redis was emptied, restarted or replaced since this was last asked: positions may have gone back, and nobody may
+    /// own the sources any more.
+    pub fn began_again(&self) -> bool {
+        self.restarted.swap(false, Relaxed)
+    }
+
     fn note_delivery(&self, delivered: Result<Option<(Seq, Touched)>, StoreError>) -> Result<Option<Seq>, StoreError> {
-        let Some((seq, touched)) = delivered? else { return Ok(None) };
+        let delivered = delivered.inspect_err(|error| self.note(Some(error)))?;
+        let Some((seq, touched)) = delivered else { return Ok(None) };
         // It is in: what fails from here on is only seen later.
         if self.sync().is_ok() && !touched.is_empty() {
             self.publish(seq, &touched);
@@ -174,7 +259,7 @@ impl RedisStore {
     fn publish(&self, seq: Seq, touched: &Touched) {
         let message = serde_json::json!({ "seq": seq, "metrics": touched }).to_string();
         let mut writer = self.lock_writer();
-        if let Err(error) = writer.link.query(redis::cmd("PUBLISH").arg(&self.channel).arg(message)) {
+        if let Err(error) = writer.link.query(redis::cmd("PUBLISH").arg(self.settings.key(&[CHANNEL])).arg(message)) {
             tracing::debug!(%error, "others are not told of a change");
         }
     }

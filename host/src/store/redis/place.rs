@@ -49,8 +49,19 @@ impl Places {
         self
     }
 
+    /// Which life the numbers are of.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     pub fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets days before this one.
+    pub fn forget_before(&mut self, day: u32) {
+        self.days.retain(|(_, of), _| *of >= day);
+        self.values.retain(|(_, of), _| *of >= day);
     }
 
     pub fn day(&mut self, fingerprint: Fingerprint, day: u32, margins_each: usize) -> &mut Kept {
@@ -146,6 +157,7 @@ impl Kept {
     pub fn ask(
         &mut self,
         link: &mut Link,
+        token: &str,
         what: &str,
         limit: u32,
         fold: bool,
@@ -160,7 +172,6 @@ impl Kept {
                     packed.bytes(value);
                 }
             }
-            let token = link.token().to_owned();
             let (limit, known) = (limit.to_string(), self.count.to_string());
             let past = if fold { "fold" } else { "none" };
             let arguments =

@@ -17,7 +17,6 @@ use crate::time::{DAY_MS, Minute};
 /// A metric of the delta with what it has of each minute.
 pub struct MetricPanes {
     pub fingerprint: Fingerprint,
-    pub name: String,
     pub shape: MetricShape,
     pub panes: BTreeMap<Minute, Pane>,
 }
@@ -61,7 +60,6 @@ pub fn translate(link: &mut Link, places: &mut Places, delta: &mut Delta) -> Res
             let index = *at.entry(metric.fingerprint).or_insert_with(|| {
                 translated.metrics.push(MetricPanes {
                     fingerprint: metric.fingerprint,
-                    name: metric.name.clone(),
                     shape: shape(partial, metric),
                     panes: BTreeMap::new(),
                 });
@@ -98,14 +96,18 @@ fn limit_values(link: &mut Link, places: &mut Places, partial: &Partial) -> Resu
     // Codes by dimension and day, in the order in which they come.
     let mut seen: HashMap<(usize, u32), (Vec<bool>, Vec<u32>)> = HashMap::new();
     for (group, rows) in plan.groups.iter().zip(&partial.groups) {
-        for (at, &dimension) in group.iter().enumerate().filter(|(_, at)| plan.dimensions[**at].limit.is_some()) {
-            let codes = rows.codes.iter().skip(at).step_by(group.len());
-            for (&code, minute) in codes.zip(&rows.minutes) {
-                let count = partial.values[dimension].len();
-                let (known, order) =
-                    seen.entry((dimension, minute.day())).or_insert_with(|| (vec![false; count], Vec::new()));
-                if !std::mem::replace(&mut known[code as usize], true) {
-                    order.push(code);
+        if group.iter().all(|&dimension| plan.dimensions[dimension].limit.is_none()) {
+            continue;
+        }
+        for (day, combination) in rows.first_come(0..rows.minutes.len() as u32) {
+            let codes = &rows.codes[combination as usize * group.len()..];
+            for (&dimension, &code) in group.iter().zip(codes) {
+                if plan.dimensions[dimension].limit.is_some() {
+                    let fresh = || (vec![false; partial.values[dimension].len()], Vec::new());
+                    let (known, order) = seen.entry((dimension, day)).or_insert_with(fresh);
+                    if !std::mem::replace(&mut known[code as usize], true) {
+                        order.push(code);
+                    }
                 }
             }
         }
@@ -114,13 +116,14 @@ fn limit_values(link: &mut Link, places: &mut Places, partial: &Partial) -> Resu
     for ((dimension, day), (known, order)) in seen {
         let (name, limit) = (&plan.dimensions[dimension].name, plan.dimensions[dimension].limit.unwrap_or(u32::MAX));
         let text = |code: u32| &*partial.values[dimension][code as usize].text;
+        let token = places.token().to_owned();
         let kept = places.values(name, day);
         let undecided = order.iter().map(|&code| text(code));
         let undecided: Vec<Vec<&str>> = undecided
             .filter(|text| *text != OTHER && kept.holds(text, limit).is_none())
             .map(|text| vec![text])
             .collect();
-        kept.ask(link, &format!("={name}:{day}"), limit, false, &undecided)?;
+        kept.ask(link, &token, &format!("={name}:{day}"), limit, false, &undecided)?;
         let mut past = vec![false; known.len()];
         for code in order {
             past[code as usize] = text(code) != OTHER && kept.holds(text(code), limit) != Some(true);
@@ -149,35 +152,44 @@ fn place(
 ) -> Result<Vec<Placed>, StoreError> {
     let changed = &partial.metrics[number];
     let metric = &partial.plan.metrics[changed.metric];
-    let rows = Rows { partial, limited, group: metric.group, dimensions: &partial.plan.groups[metric.group] };
-    let width = rows.dimensions.len();
+    let group = &partial.groups[metric.group];
+    let texts = Texts { partial, limited, group: metric.group };
+    let width = partial.plan.groups[metric.group].len();
     let margins_each = match (margins, width) {
         (false, _) | (_, 0) => 0,
         (true, 1) => 1,
         (true, width) => width + 1,
     };
-    let mut placed: Vec<Placed> = Vec::with_capacity(changed.rows.len());
     let (mut wanted, mut scratch) = (vec![""; width], Vec::new());
-    let mut undecided: BTreeMap<u32, Vec<(usize, Vec<&str>)>> = BTreeMap::new();
-    for (at, &row) in changed.rows.iter().enumerate() {
-        let minute = rows.read(row, &mut wanted);
-        let kept = places.day(metric.fingerprint, minute.day(), margins_each);
+    let mut numbers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut undecided: BTreeMap<u32, (Vec<u32>, Vec<Vec<&str>>)> = BTreeMap::new();
+    for (day, combination) in group.first_come(changed.rows.iter().copied()) {
+        texts.read(day, combination, &mut wanted);
+        let kept = places.day(metric.fingerprint, day, margins_each);
         let number = kept.resolve(&mut wanted, metric.limit, &mut scratch).unwrap_or_else(|| {
             // As it came: looking for what is kept may have folded it.
-            rows.read(row, &mut wanted);
-            undecided.entry(minute.day()).or_default().push((at, wanted.clone()));
+            texts.read(day, combination, &mut wanted);
+            let (combinations, texts) = undecided.entry(day).or_default();
+            combinations.push(combination);
+            texts.push(wanted.clone());
             0
         });
-        placed.push(Placed { minute, number, row: at as u32 });
+        numbers.entry(day).or_insert_with(|| vec![0; group.combination_count()])[combination as usize] = number;
     }
-    for (day, rows) in undecided {
+    let token = places.token().to_owned();
+    for (day, (combinations, mut texts)) in undecided {
         let kept = places.day(metric.fingerprint, day, margins_each);
-        let (at, mut combinations): (Vec<usize>, Vec<Vec<&str>>) = rows.into_iter().unzip();
-        kept.ask(link, &format!("{}:{day}", metric.fingerprint), metric.limit, true, &combinations)?;
-        for (at, wanted) in at.into_iter().zip(&mut combinations) {
-            placed[at].number = settle(kept, wanted, metric.limit, &mut scratch)?;
+        kept.ask(link, &token, &format!("{}:{day}", metric.fingerprint), metric.limit, true, &texts)?;
+        let Some(numbers) = numbers.get_mut(&day) else { continue };
+        for (combination, wanted) in combinations.into_iter().zip(&mut texts) {
+            numbers[combination as usize] = settle(kept, wanted, metric.limit, &mut scratch)?;
         }
     }
+    let placed = |(at, &row): (usize, &u32)| {
+        let (minute, combination) = (group.minutes[row as usize], group.combinations[row as usize]);
+        Placed { minute, number: numbers[&minute.day()][combination as usize], row: at as u32 }
+    };
+    let mut placed: Vec<Placed> = changed.rows.iter().enumerate().map(placed).collect();
     placed.sort_unstable();
     Ok(placed)
 }
@@ -187,24 +199,21 @@ fn settle(kept: &Kept, wanted: &mut [&str], limit: u32, scratch: &mut Vec<u8>) -
     number.ok_or_else(|| StoreError::Corrupt("Redis did not say what a combination is kept under".into()))
 }
 
-/// A group's rows as texts.
-struct Rows<'p> {
+/// A group's combinations as texts.
+struct Texts<'p> {
     partial: &'p Partial,
     limited: &'p Limited,
     group: usize,
-    dimensions: &'p [usize],
 }
 
-impl<'p> Rows<'p> {
-    fn read(&self, row: u32, into: &mut [&'p str]) -> Minute {
-        let group = &self.partial.groups[self.group];
-        let minute = group.minutes[row as usize];
-        let codes = &group.codes[row as usize * self.dimensions.len()..];
-        for ((text, &dimension), &code) in into.iter_mut().zip(self.dimensions).zip(codes) {
-            let past = self.limited.get(&(dimension, minute.day())).is_some_and(|past| past[code as usize]);
+impl<'p> Texts<'p> {
+    fn read(&self, day: u32, combination: u32, into: &mut [&'p str]) {
+        let dimensions = &self.partial.plan.groups[self.group];
+        let codes = &self.partial.groups[self.group].codes[combination as usize * dimensions.len()..];
+        for ((text, &dimension), &code) in into.iter_mut().zip(dimensions).zip(codes) {
+            let past = self.limited.get(&(dimension, day)).is_some_and(|past| past[code as usize]);
             *text = if past { OTHER } else { &self.partial.values[dimension][code as usize].text };
         }
-        minute
     }
 }
 

@@ -8,6 +8,8 @@ if not token or run ~= ARGV[2] then
   call('SET', key('seq'), text(seq + forward))
   call('SET', key('committed'), text(committed + forward))
   call('SET', key('forgotten'), text(seq + forward))
+  -- Owners of another life have lower epochs than all that are to come.
+  call('SET', key('epoch'), text(math.max(number(call('GET', key('epoch'))), tonumber(ARGV[3]))))
   call('SET', key('run'), ARGV[2])
   token = ARGV[1]
   call('SET', key('token'), token)

@@ -1,9 +1,16 @@
 //! Against a real redis-server: the suite of all hot stores, several hosts, and everything that fails.
 
+use std::sync::atomic::AtomicU64;
+
 use tidemark_services::{Kind, Service};
 
 use super::*;
 use crate::store::suite;
+
+mod faults;
+mod hosts;
+mod measure;
+mod reading;
 
 /// Without the append-only file: what is lost with the process is what these tests want lost.
 pub fn server(arguments: &[&str]) -> Service {
@@ -26,4 +33,22 @@ fn is_a_hot_store() {
     let number = AtomicU64::new(0);
     let make = || store(server.port, &format!("suite-{}", number.fetch_add(1, Relaxed)));
     suite::hot_store(make, 0..40, false);
+}
+
+/// All keys have one hash tag: a node that has its slot is enough.
+#[test]
+fn is_a_hot_store_on_a_cluster_of_one_node() {
+    let server = server(&["--cluster-enabled", "yes"]);
+    faults::command::<()>(server.port, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !faults::command::<String>(server.port, &["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+        assert!(std::time::Instant::now() < until, "the cluster does not come up");
+        std::thread::yield_now();
+    }
+    let number = AtomicU64::new(0);
+    let make = || store(server.port, &format!("cluster-{}", number.fetch_add(1, Relaxed)));
+    suite::hot_store(make, 40..44, false);
+    let store = store(server.port, "cluster-0");
+    assert!(store.write_readable().unwrap() > 0);
+    store.forget_before(Minute(2 * 1440)).unwrap();
 }

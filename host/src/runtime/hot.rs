@@ -1,0 +1,207 @@
+//! The hot store in use: this host's memory, which its checkpoint carries over a restart, or Redis with a copy in memory.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use crate::engine::delta::{Delta, GROUP_ALL, SourceId};
+use crate::store::embedded::Embedded;
+use crate::store::memory::MemoryStore;
+use crate::store::redis::{Lease, RedisStore, Settings, Subscription};
+use crate::store::{HistoryStore, HotStore, Position, StoreError};
+use crate::time::{Clock, Millis, Minute};
+
+/// Where the hot state of a data folder is.
+const META_HOT: &str = "hot";
+const IN_REDIS: &str = "redis";
+/// A host that writes history asks again at every checkpoint.
+const HISTORY_LEASE_MS: u64 = 60_000;
+
+pub enum Hot {
+    Memory(Arc<MemoryStore>),
+    Redis {
+        store: Arc<RedisStore>,
+        /// Of history that hosts share one writes.
+        history: Lease,
+    },
+}
+
+impl Hot {
+    /// State that was begun in one place does not go on in the other.
+    pub fn open(
+        redis: Option<&str>,
+        embedded: &Embedded,
+        history: Arc<dyn HistoryStore>,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let memory: MemoryStore = embedded.load_with(history)?;
+        let counted = !memory.positions()?.is_empty();
+        let in_redis = embedded.meta_get(META_HOT)?.is_some_and(|place| place == IN_REDIS.as_bytes());
+        let Some(url) = redis else {
+            if in_redis {
+                bail!(
+                    "the counts of this data folder are in Redis: give --redis, or another --data folder to begin anew"
+                );
+            }
+            return Ok(Self::Memory(Arc::new(memory)));
+        };
+        if counted {
+            bail!(
+                "the counts of this data folder are in the folder itself, and Redis would not have them: give another --data folder to begin in Redis, or leave out --redis"
+            );
+        }
+        let store = RedisStore::open(Settings::new(url, clock.clone()))?;
+        embedded.meta_put(META_HOT, IN_REDIS.as_bytes())?;
+        Ok(Self::Redis { store: Arc::new(store), history: Lease::new("history", HISTORY_LEASE_MS) })
+    }
+
+    /// What answers queries.
+    pub fn memory(&self) -> Arc<MemoryStore> {
+        match self {
+            Self::Memory(memory) => memory.clone(),
+            Self::Redis { store, .. } => store.mirror(),
+        }
+    }
+
+    pub fn positions(&self) -> Result<Vec<Position>, StoreError> {
+        match self {
+            Self::Memory(memory) => memory.positions(),
+            Self::Redis { store, .. } => store.positions(),
+        }
+    }
+
+    /// This host alone counts these sources of the log from now on.
+    pub fn take_over(&self, log: &str, sources: &[SourceId]) -> Result<(), StoreError> {
+        if let Self::Redis { store, .. } = self {
+            store.bind(log)?;
+            store.take_over(sources)?;
+        }
+        Ok(())
+    }
+
+    /// What must be in before more is cut.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Redis { store, .. } if store.waiting() > 0 => store.settle(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Positions may have gone back since this was last asked.
+    pub fn began_again(&self) -> bool {
+        matches!(self, Self::Redis { store, .. } if store.began_again())
+    }
+
+    pub fn apply(&self, delta: Delta) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => memory.apply(delta).map(drop),
+            Self::Redis { store, .. } => store.apply(delta).map(drop),
+        }
+    }
+
+    /// After each tick: what others have changed, and what others read.
+    pub fn share(&self, applied: bool) -> Result<(), StoreError> {
+        let Self::Redis { store, .. } = self else { return Ok(()) };
+        if !applied {
+            store.sync()?;
+        }
+        store.write_readable().map(drop)
+    }
+
+    /// No event of this host's sources will come for minutes before the given one.
+    pub fn close_up_to(&self, minute: Minute) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => memory.close_up_to(minute),
+            Self::Redis { store, .. } => drop(store.close_up_to(minute)?),
+        }
+        Ok(())
+    }
+
+    /// Drops what history has and nothing can still come for.
+    pub fn forget_before(&self, minute: Minute) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => drop(memory.evict(minute)),
+            Self::Redis { store, .. } => {
+                let mirror = store.mirror();
+                let (before, floor) = (mirror.complete_from(), mirror.evict(minute));
+                if floor > before {
+                    store.forget_before(floor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is this host that writes history which hosts share.
+    pub fn writes_history(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Redis { store, history } => Ok(store.take(history)?.is_some()),
+        }
+    }
+
+    /// Hears of changes that other hosts make, as long as what it gives is kept.
+    pub fn listen(&self) -> Result<Option<Subscription>, StoreError> {
+        let Self::Redis { store, .. } = self else { return Ok(None) };
+        let listening = store.clone();
+        let heard = move |seq| {
+            // Its own changes are there already. What fails now is looked for at the next tick.
+            if seq == 0 || seq > HotStore::seq(&*listening) {
+                let _ = listening.sync();
+            }
+        };
+        store.subscribe(heard).map(Some)
+    }
+
+    /// Why what is answered may be old.
+    pub fn stale(&self) -> Option<String> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis { store, .. } => store.stale(),
+        }
+    }
+
+    /// This host counts these sources from now on, from where the state stands; where it has never seen one, from the
+    /// beginning of its log. `log`: which one it is. `ends`: for each source where its log begins, with the first arrival
+    /// there, and where it ends. `ahead_ms`: how far an event may be ahead of its arrival.
+    pub fn begin(&self, log: &str, ends: &[LogEnds], ahead_ms: Millis) -> anyhow::Result<()> {
+        let Self::Redis { store, .. } = self else { return Ok(()) };
+        let sources: Vec<SourceId> = ends.iter().map(|end| end.source).collect();
+        self.take_over(log, &sources)?;
+        let stored = store.positions()?;
+        let at = |source: SourceId| stored.iter().find(|at| (at.group, at.source) == (GROUP_ALL, source));
+        for end in ends {
+            if let Some(at) = at(end.source)
+                && at.next > end.next
+            {
+                bail!(
+                    "Redis has counted source {} up to {}, but its log ends at {}: it is another log, or has lost its end",
+                    end.source,
+                    at.next,
+                    end.next
+                );
+            }
+        }
+        let cut: Vec<&LogEnds> = ends.iter().filter(|end| end.first > 0 && at(end.source).is_none()).collect();
+        let positions: Vec<Position> = cut
+            .iter()
+            .map(|end| Position { group: GROUP_ALL, source: end.source, next: end.first, arrival: end.first_arrival })
+            .collect();
+        store.begin(&positions)?;
+        if let Some(newest) = cut.iter().map(|end| end.first_arrival).max() {
+            // The log no longer reaches back to its beginning: an hour that may be missing something is left to history.
+            let whole = Minute::of(newest + ahead_ms);
+            tracing::warn!("the log does not reach back to what Redis has lost: older minutes are left to history");
+            store.forget_before(Minute(whole.0 / 60 * 60 + 60))?;
+        }
+        Ok(())
+    }
+}
+
+/// How far a source's log reaches.
+pub struct LogEnds {
+    pub source: SourceId,
+    pub first: u64,
+    pub first_arrival: Millis,
+    pub next: u64,
+}
