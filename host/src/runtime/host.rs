@@ -17,7 +17,7 @@ use super::raw::Raw;
 use super::reload::Keeper;
 use super::roles::Roles;
 use super::status::Status;
-use super::tick::{Since, Ticker};
+use super::tick::{HISTORY_LEASE_MS, Since, Ticker};
 use super::watch::Watch;
 use super::{demo_feed, log, raw};
 use crate::catalog::definitions::Active;
@@ -30,6 +30,7 @@ use crate::serve::{self, Services, rejects::Rejects};
 use crate::store::clickhouse::{Address, ClickHouse};
 use crate::store::embedded::Embedded;
 use crate::store::reader::JoinedReader;
+use crate::store::redis::Lease;
 use crate::store::{HistoryStore, Position, StateReader, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
@@ -143,6 +144,7 @@ impl Host {
             clickhouse,
             raw: raw.clone(),
             behind: Mutex::default(),
+            history_lease: Lease::new("history", HISTORY_LEASE_MS),
             ticking: Mutex::default(),
             astray: AtomicBool::new(false),
         });

@@ -8,7 +8,7 @@ use anyhow::bail;
 use crate::engine::delta::{Delta, GROUP_ALL, SourceId};
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
-use crate::store::redis::{RedisStore, Settings, Subscription};
+use crate::store::redis::{Lease, RedisStore, Settings, Subscription};
 use crate::store::{HistoryStore, HotStore, Position, StoreError};
 use crate::time::{Clock, Millis, Minute};
 
@@ -125,6 +125,14 @@ impl Hot {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is this host that writes history which hosts share.
+    pub fn writes_history(&self, lease: &Lease) -> Result<bool, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Redis(store) => Ok(store.take(lease)?.is_some()),
+        }
     }
 
     /// Hears of changes that other hosts make, as long as what it gives is kept.

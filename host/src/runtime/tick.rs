@@ -15,8 +15,9 @@ use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
 use crate::engine::delta::Delta;
 use crate::store::clickhouse::ClickHouse;
-use crate::store::embedded::Embedded;
+use crate::store::embedded::{Checkpoint, Embedded};
 use crate::store::memory::MemoryStore;
+use crate::store::redis::Lease;
 use crate::store::{HistoryStore, HotStore as _, Position, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
@@ -24,6 +25,8 @@ use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 const CHECKPOINT_BYTES: usize = 64 << 20;
 /// Retention of the journal and of history is looked at this often.
 const EXPIRE_EVERY_MS: Millis = MINUTE_MS;
+/// Taken anew at every checkpoint.
+pub const HISTORY_LEASE_MS: u64 = 60_000;
 const HISTORY_RETRY: Duration = Duration::from_secs(1);
 const HISTORY_TRIES: u32 = 600;
 
@@ -61,6 +64,7 @@ pub struct Ticker {
     pub raw: Option<Arc<Raw>>,
     /// Why history is not written, since the last checkpoint.
     pub behind: Mutex<Option<String>>,
+    pub history_lease: Lease,
     /// Held over a whole tick: a cut is applied before the next one is made.
     pub ticking: Mutex<()>,
     /// What the shards hold does not begin where the state stands: the journal is to be read again from there.
@@ -257,7 +261,12 @@ impl Ticker {
             // it was a checkpoint ago.
             Hot::Redis(_) => {
                 let before = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
-                let done = self.embedded.write_history(&self.memory, elsewhere, &durable)?;
+                // History that hosts share one of them writes; the others forget when it says that it has.
+                let writes = elsewhere.is_none() || self.hot.writes_history(&self.history_lease)?;
+                let done = match writes {
+                    true => self.embedded.write_history(&self.memory, elsewhere, &durable)?,
+                    false => durable().map(|()| Checkpoint::default())?,
+                };
                 *self.written.lock().unwrap_or_else(PoisonError::into_inner) = self.hot.positions()?;
                 (before, done)
             }
