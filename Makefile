@@ -21,9 +21,10 @@ check: build ## validate metrics.toml and its plugins
 test: ## every test there is; says what it could not run and why
 	@scripts/test.sh
 
-soak: build ## kill -9 in hundreds of rounds (ROUNDS=300, SEED=the time)
+soak: build ## kill -9 in hundreds of rounds (ROUNDS=300, SEED=the time); many hosts harmed in a hundred (CLUSTER_ROUNDS=100)
 	@scripts/cargo.sh build --release -p tidemark-tests --tests
 	TIDEMARK_KILL_ROUNDS=$${ROUNDS:-300} TIDEMARK_KILL_SEED=$${SEED:-$$(date +%s)} scripts/cargo.sh test --release -p tidemark-tests -- kill
+	TIDEMARK_CLUSTER_ROUNDS=$${CLUSTER_ROUNDS:-100} TIDEMARK_KILL_SEED=$${SEED:-$$(date +%s)} scripts/cargo.sh test --release -p tidemark-tests -- cluster
 
 bench: build ## the speed floor, as ratios of one run, kept in host/benches/results
 	@scripts/cargo.sh build --release -p tidemark --examples
