@@ -1,6 +1,6 @@
 //! Against a real broker: consumers that share a group and a store, deltas that are refused, ids before what is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -182,6 +182,11 @@ fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
+/// A group may settle twice, and then a host takes a partition twice.
+fn distinct(taken: &Mutex<Vec<SourceId>>) -> usize {
+    taken.lock().unwrap().iter().collect::<BTreeSet<_>>().len()
+}
+
 /// Every message exactly once, each partition in its order.
 fn check(store: &Mutex<Store>, wanted: u32) {
     let store = store.lock().unwrap();
@@ -206,7 +211,7 @@ fn hosts_of_a_group_share_its_partitions() {
     write(&settings[0], 0..3_000);
     let running = start(&settings[0], &first);
     until_counted(&store, &[&first], 3_000);
-    assert_eq!(first.taken.lock().unwrap().len(), 12);
+    assert_eq!(distinct(&first.taken), 12);
     // Another one comes: half of the partitions move, with all that was read of them stored.
     let also_running = start(&settings[1], &second);
     let mut written = 3_000;
@@ -222,7 +227,7 @@ fn hosts_of_a_group_share_its_partitions() {
     write(&settings[0], written + 500..written + 1_000);
     until_counted(&store, &[&second], written as usize + 1_000);
     check(&store, written + 1_000);
-    assert_eq!(second.taken.lock().unwrap().len(), 12);
+    assert_eq!(distinct(&second.taken), 12);
     assert_eq!((first.refused.load(Relaxed), second.refused.load(Relaxed)), (0, 0));
     also_running.stop();
 }
