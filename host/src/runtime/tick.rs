@@ -158,7 +158,7 @@ impl Ticker {
     fn apply(&self, delta: Delta) -> Result<bool, StoreError> {
         match self.hot {
             // Its positions outlive this host, whatever happens to its disk.
-            Hot::Redis(_) => self.log.make_durable().inspect_err(|_| self.astray.store(true, Relaxed))?,
+            Hot::Redis(_) => self.make_durable().inspect_err(|_| self.astray.store(true, Relaxed))?,
             Hot::Memory(_) if self.clickhouse.is_some() => self.wait_for_history(&delta),
             Hot::Memory(_) => {}
         }
@@ -198,6 +198,12 @@ impl Ticker {
             }
             Log::Journal { .. } => Err(refused),
         }
+    }
+
+    /// What positions speak of outlives the host: the log, and which events of it were not counted.
+    fn make_durable(&self) -> Result<(), StoreError> {
+        self.log.make_durable()?;
+        self.raw.as_ref().map_or(Ok(()), |raw| raw.save())
     }
 
     /// A delta that is dropped would end the host. Hardly one needs history: hot keeps all that can still change.
@@ -248,10 +254,7 @@ impl Ticker {
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
         let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
-        let durable = || {
-            self.log.make_durable()?;
-            self.raw.as_ref().map_or(Ok(()), |raw| raw.save())
-        };
+        let durable = || self.make_durable();
         let (covered, done) = match self.hot {
             Hot::Memory(_) => {
                 let covered = self.memory.positions()?;

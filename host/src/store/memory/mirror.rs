@@ -10,6 +10,7 @@ use super::{MemoryStore, Seq};
 use crate::engine::plan::Fingerprint;
 use crate::store::StoreError;
 use crate::store::cells::Pane;
+use crate::store::table::OTHER;
 use crate::time::Minute;
 
 /// What changed elsewhere since the last time.
@@ -76,6 +77,7 @@ impl MemoryStore {
             };
             let numbers: Vec<u32> = names.iter().zip(combination).map(number).collect();
             day.add(&numbers);
+            day.kept += u32::from(!numbers.contains(&OTHER));
             day.seq = *seq + 1;
         }
         Ok(Numbers { full: day.full.len() as u32, margins: day.margins.len() as u32 })

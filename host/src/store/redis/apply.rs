@@ -133,6 +133,9 @@ impl Writer {
         waiting.sent_as = None;
         if matches!(committed, Committed::As(_)) {
             self.dropped_cells += dropped;
+            if dropped > 0 {
+                tracing::warn!(cells = dropped, "what came for minutes that are no longer kept was left out");
+            }
         }
         let minutes = |panes: &super::translate::MetricPanes| panes.panes.keys().map(|minute| minute.0).collect();
         let touched = translated.metrics.iter().map(|panes| (panes.fingerprint.to_string(), minutes(panes)));
