@@ -162,8 +162,12 @@ impl Cluster {
             Fault::RedisKilled | Fault::RedisEmptied => self.redis.kill(),
             Fault::RedisFrozen => {
                 self.redis.freeze()?;
-                let noticed = self.hosts().next().context("some host runs")?;
-                until("a host to notice", || Ok((noticed.get("/health/ready")?.status == 503).then_some(())))
+                let notices = |host: &Host| Ok::<_, anyhow::Error>(host.get("/health/ready")?.status == 503);
+                until("a host to notice", || {
+                    let noticed: Vec<bool> = self.hosts().map(notices).collect::<Result<_>>()?;
+                    Ok(noticed.contains(&true).then_some(()))
+                })
+                .with_context(|| self.log())
             }
         }
     }

@@ -59,6 +59,8 @@ impl Home {
             .arg("--data")
             .arg(self.folder.path().join("data"))
             .args(&self.flags)
+            // The end of the log is to say what happened.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
