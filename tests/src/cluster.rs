@@ -162,12 +162,11 @@ impl Cluster {
             Fault::RedisKilled | Fault::RedisEmptied => self.redis.kill(),
             Fault::RedisFrozen => {
                 self.redis.freeze()?;
-                let notices = |host: &Host| Ok::<_, anyhow::Error>(host.get("/health/ready")?.status == 503);
-                until("a host to notice", || {
-                    let noticed: Vec<bool> = self.hosts().map(notices).collect::<Result<_>>()?;
-                    Ok(noticed.contains(&true).then_some(()))
-                })
-                .with_context(|| self.log())
+                for host in self.hosts() {
+                    until("every host to notice", || Ok((host.get("/health/ready")?.status == 503).then_some(())))
+                        .with_context(|| host.log())?;
+                }
+                Ok(())
             }
         }
     }

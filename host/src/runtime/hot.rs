@@ -140,8 +140,9 @@ impl Hot {
         let Self::Redis(store) = self else { return Ok(None) };
         let listening = store.clone();
         let heard = move |seq| {
-            // Its own changes are there already. What fails now is looked for at the next tick.
-            if seq == 0 || seq > HotStore::seq(&*listening) {
+            // Its own changes are there already. While Redis does not answer only the tick asks: what was heard before would
+            // wait for as many deadlines, with the mirror locked.
+            if listening.stale().is_none() && (seq == 0 || seq > HotStore::seq(&*listening)) {
                 let _ = listening.sync();
             }
         };
