@@ -260,7 +260,7 @@ impl Telemetry {
         );
         registry.register(
             "combinations_over_limit",
-            "Cells kept under __other__",
+            "Combinations put under __other__, once a tick",
             state.combinations_over_limit.clone(),
         );
         registry.register("queries", "Queries answered", serve.queries.clone());

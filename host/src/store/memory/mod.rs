@@ -51,7 +51,7 @@ pub struct MetricLimit {
     pub day: u32,
     pub kept: u32,
     pub limit: u32,
-    /// Cells of a tick that were put under `__other__`.
+    /// Combinations that were put under `__other__`, counted once a tick.
     pub over: u64,
 }
 

@@ -71,7 +71,7 @@ pub struct Day {
     pub kept: u32,
     /// Combinations with only the first value standing, kept on top of the limit.
     pub firsts: u32,
-    /// Cells of a tick that were put under `__other__`.
+    /// Combinations that were put under `__other__`, counted once a tick.
     pub over: u64,
     /// The change that last added to it.
     pub seq: Seq,
@@ -203,7 +203,7 @@ pub struct Counts {
 pub struct DayValues {
     pub kept: HashSet<u32>,
     pub limit: u32,
-    /// Cells of a tick that were put under `__other__`.
+    /// Combinations that were put under `__other__`, counted once a tick.
     pub over: u64,
     /// The last change.
     pub seq: Seq,
