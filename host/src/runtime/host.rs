@@ -150,6 +150,7 @@ impl Host {
         });
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));
         let status = Arc::new(Status {
+            tick_ms: settings.tick_ms,
             started_at: clock.now(),
             clock: clock.clone(),
             registry,

@@ -137,16 +137,10 @@ impl Hot {
 
     /// Hears of changes that other hosts make, as long as what it gives is kept.
     pub fn listen(&self) -> Result<Option<Subscription>, StoreError> {
-        let Self::Redis(store) = self else { return Ok(None) };
-        let listening = store.clone();
-        let heard = move |seq| {
-            // Its own changes are there already. While Redis does not answer only the tick asks: what was heard before would
-            // wait for as many deadlines, with the mirror locked.
-            if listening.stale().is_none() && (seq == 0 || seq > HotStore::seq(&*listening)) {
-                let _ = listening.sync();
-            }
-        };
-        store.subscribe(heard).map(Some)
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Redis(store) => store.listen().map(Some),
+        }
     }
 
     /// The other hosts on this store, with the digest of the definitions by which they measure.

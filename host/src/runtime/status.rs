@@ -13,13 +13,16 @@ use crate::catalog::definitions::Active;
 use crate::plugin::{Registry, State};
 use crate::serve::{Host, HostStatus, PluginStatus};
 use crate::telemetry::Telemetry;
-use crate::time::{Clock, Millis};
+use crate::time::{Clock, Millis, SECOND_MS};
 
 /// Events per second are the mean of the last so many seconds.
 const RATE_OVER_MS: Millis = 10_000;
+/// A tick that has not ended for so long, and three times its interval, stands still.
+const TICK_WITHIN_MS: Millis = 10_000;
 
 pub struct Status {
     pub started_at: Millis,
+    pub tick_ms: Millis,
     pub clock: Clock,
     pub registry: Arc<Registry>,
     pub active: Arc<ArcSwap<Active>>,
@@ -70,6 +73,13 @@ impl Status {
 }
 
 impl Status {
+    /// How long ago the last tick ended, where that is too long.
+    fn still_ms(&self) -> Option<Millis> {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let ago = self.clock.now() - history.back()?.0;
+        (ago > TICK_WITHIN_MS + 3 * self.tick_ms).then_some(ago)
+    }
+
     /// Hosts that measure by other definitions.
     fn differing(&self) -> Vec<String> {
         let short = |digest: &str| digest.get(..12).unwrap_or(digest).to_owned();
@@ -138,6 +148,9 @@ impl Host for Status {
         }
         if let Some(problem) = self.log.problem() {
             return Err(format!("events cannot be made durable: {problem}"));
+        }
+        if let Some(still_ms) = self.still_ms() {
+            return Err(format!("counting stands still: the last tick ended {} s ago", still_ms / SECOND_MS));
         }
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match failures.tick.as_ref().or(failures.checkpoint.as_ref()) {

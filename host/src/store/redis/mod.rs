@@ -235,8 +235,24 @@ impl RedisStore {
         lease.give_back(&mut self.lock_writer().link)
     }
 
+    /// Reads what other hosts change as soon as it hears of it, as long as what this gives is kept.
+    pub fn listen(self: &Arc<Self>) -> Result<Subscription, StoreError> {
+        let store = self.clone();
+        self.subscribe(move |seq| {
+            if store.is_news(seq) {
+                let _ = store.sync();
+            }
+        })
+    }
+
+    /// Its own changes are there already. While Redis does not answer only the tick asks: what was heard before would wait for
+    /// as many deadlines, and the tick behind each for the mirror.
+    fn is_news(&self, seq: Seq) -> bool {
+        self.stale().is_none() && (seq == 0 || seq > HotStore::seq(self))
+    }
+
     /// Calls `heard` when another host, or this one, has changed something, and when that may have been missed.
-    pub fn subscribe(&self, heard: impl Fn(Seq) + Send + 'static) -> Result<Subscription, StoreError> {
+    fn subscribe(&self, heard: impl Fn(Seq) + Send + 'static) -> Result<Subscription, StoreError> {
         subscribe::subscribe(self.settings.clone(), self.settings.key(&[CHANNEL]), heard)
     }
 

@@ -66,6 +66,9 @@ fn check(name: &str, server: &mut Service, expected: &str, harm: impl Fn(&mut Se
     assert!(began.elapsed().as_secs() < 5, "{name}: there is a deadline");
     assert_eq!(fed.store.waiting(), 1);
     assert!(fed.store.sync().is_err() || expected.contains("OOM") || expected.contains("ReadOnly"));
+    if expected == "in time" {
+        assert!(!fed.store.is_news(Seq::MAX), "what is heard of now would only make the tick wait for the mirror");
+    }
     // What was there is answered from the mirror.
     let after = std::mem::replace(&mut fed.model, before);
     fed.check();
@@ -73,6 +76,7 @@ fn check(name: &str, server: &mut Service, expected: &str, harm: impl Fn(&mut Se
     mend(server);
     fed.store.settle().unwrap();
     assert_eq!((fed.store.waiting(), fed.store.stale()), (0, None));
+    assert!(fed.store.is_news(Seq::MAX) && !fed.store.is_news(1));
     fed.check();
     fed.feed().unwrap();
     fed.check();
