@@ -145,7 +145,7 @@ group.initial.rebalance.delay.ms=0
 {}
 ",
         data.display(),
-        more.join("\n")
+        more.join("\n").replace("{port}", &port.to_string()).replace("{second_port}", &second_port.to_string()),
     );
     std::fs::write(&properties, text)?;
     if !data.exists() {

@@ -40,7 +40,8 @@ impl Service {
         Self::start_with(kind, &[])
     }
 
-    /// With more arguments; for Kafka: with more lines of `server.properties`.
+    /// With more arguments; for Kafka: with more lines of `server.properties`, in which `{port}` and `{second_port}` are its own
+    /// (the second one its controller's).
     pub fn start_with(kind: Kind, more: &[&str]) -> Result<Self> {
         if let Some(reason) = missing(kind) {
             bail!("{reason}");
@@ -157,6 +158,7 @@ impl Drop for Service {
     }
 }
 
-fn free_port() -> Result<u16> {
+/// One that nobody listens on, for now.
+pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

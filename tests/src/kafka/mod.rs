@@ -1,6 +1,7 @@
 //! Kafka as the log, with the state on the host's own disk: every event that was acknowledged, or that others put into the topic,
 //! is counted exactly once, whatever happens to the host and to the broker. All against a real broker.
 
+mod secure;
 mod topic;
 
 use std::collections::HashMap;
@@ -58,6 +59,7 @@ pub fn trials() -> Vec<Trial> {
         test("a_folder_stays_with_its_log", other_log),
         test("a_topic_that_was_made_anew_is_refused", other_topic),
         test("options_reach_the_client", options),
+        test("a_broker_may_want_tls_and_a_password", secure::tls_and_password),
     ];
     let kills = kill::folders(ROUNDS).into_iter().map(|(seed, with_ids)| {
         let kind = if with_ids { "with_ids" } else { "without_ids" };

@@ -1,11 +1,14 @@
 //! The topic at the start: is it there, how many partitions has it, which cluster is it of. Creates it where it may be created.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as Failure, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::{KafkaError, KafkaSettings};
 
@@ -16,6 +19,9 @@ const REPLICATION_DEFAULT: i32 = -1;
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Services of an installation start side by side: Kafka may be later than we are.
 const REACH_WITHIN: Duration = Duration::from_secs(60);
+const REACH_TRY: Duration = Duration::from_secs(5);
+/// What the client says when waiting will not help: a wrong password, a certificate that nobody we know has signed.
+const FOR_GOOD: [&str; 2] = ["authentication error", "certificate verify failed"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -26,10 +32,23 @@ pub struct Found {
     pub dead_topic: bool,
 }
 
-struct Quiet;
+#[derive(Default)]
+struct Quiet {
+    /// Why the last connection failed; the answer to a question says only that there was none in time.
+    failure: Mutex<String>,
+}
+
+impl Quiet {
+    fn failure(&self) -> String {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            message.clone_into(&mut self.failure.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         super::log(level, facility, message);
     }
 
@@ -38,11 +57,20 @@ impl ClientContext for Quiet {
     }
 }
 
+/// A producer that produces nothing: the one client that hands over what it has to say when it is asked.
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 /// Waits for Kafka, then finds or creates the topic and the one for dead letters. Not to be called from async code.
 pub fn prepare(settings: &KafkaSettings) -> Result<Found, KafkaError> {
-    let admin: AdminClient<Quiet> =
-        settings.client(&[]).create_with_context(Quiet).map_err(|error| KafkaError::Setting(error.to_string()))?;
-    let cluster = reach(&admin, settings)?;
+    let admin: AdminClient<Quiet> = settings
+        .client(&[])
+        .create_with_context(Quiet::default())
+        .map_err(|error| KafkaError::Setting(error.to_string()))?;
+    let cluster = reach(settings)?;
     let partitions = match partitions(&admin, &settings.topic)? {
         Some(partitions) => partitions,
         None => {
@@ -62,16 +90,24 @@ pub fn prepare(settings: &KafkaSettings) -> Result<Found, KafkaError> {
     Ok(Found { partitions, cluster, dead_topic })
 }
 
-fn reach(admin: &AdminClient<Quiet>, settings: &KafkaSettings) -> Result<String, KafkaError> {
+fn reach(settings: &KafkaSettings) -> Result<String, KafkaError> {
+    let asking: BaseProducer<Quiet> = settings
+        .client(&[])
+        .create_with_context(Quiet::default())
+        .map_err(|error| KafkaError::Setting(error.to_string()))?;
     let started = Instant::now();
     loop {
-        match admin.inner().fetch_metadata(Some(&settings.topic), ASK_TIMEOUT) {
-            Ok(_) => return Ok(admin.inner().fetch_cluster_id(ASK_TIMEOUT).unwrap_or_default()),
-            Err(error) if started.elapsed() > REACH_WITHIN => {
-                return Err(KafkaError::Unreachable { brokers: settings.brokers.clone(), reason: error.to_string() });
-            }
-            Err(error) => tracing::warn!(brokers = settings.brokers, %error, "waiting for Kafka"),
+        let error = match asking.client().fetch_metadata(Some(&settings.topic), REACH_TRY) {
+            Ok(_) => return Ok(asking.client().fetch_cluster_id(ASK_TIMEOUT).unwrap_or_default()),
+            Err(error) => error,
+        };
+        asking.poll(Duration::ZERO);
+        let failure = asking.context().failure();
+        let reason = if failure.is_empty() { error.to_string() } else { failure };
+        if started.elapsed() > REACH_WITHIN || FOR_GOOD.iter().any(|words| reason.contains(words)) {
+            return Err(KafkaError::Unreachable { brokers: settings.brokers.clone(), reason });
         }
+        tracing::warn!(brokers = settings.brokers, reason, "waiting for Kafka");
     }
 }
 
