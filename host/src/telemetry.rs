@@ -51,6 +51,8 @@ pub struct ClickHouseTelemetry {
     pub raw_behind: Gauge,
     pub raw_events: Counter,
     pub raw_failures: Counter,
+    /// Messages that were gone from the log before their events were written.
+    pub raw_lost: Counter,
 }
 
 /// Bodies and events on their way in.
@@ -237,6 +239,8 @@ impl Telemetry {
         registry.register("raw_events_behind", "1 while raw events are not written", clickhouse.raw_behind.clone());
         registry.register("raw_events", "Raw events written", clickhouse.raw_events.clone());
         registry.register("raw_events_failures", "Blocks of raw events not written", clickhouse.raw_failures.clone());
+        let gone = "Messages gone from the log before their raw events were written";
+        registry.register("raw_messages_lost", gone, clickhouse.raw_lost.clone());
         registry.register_with_unit(
             "tick",
             "From the shards' deltas to visible state",

@@ -14,7 +14,7 @@ use crate::services::with;
 
 const ROUNDS: usize = 10;
 
-const DEFINITIONS: &str = r#"
+pub const DEFINITIONS: &str = r#"
 [event]
 time = "ts"
 key = "user"
@@ -41,7 +41,7 @@ fn home(service: &Service) -> Result<Home> {
     Ok(Home::new(DEFINITIONS)?.with_flags(&["--clickhouse", &url, "--checkpoint", "200ms"]))
 }
 
-fn ask(service: &Service, sql: &str) -> Result<String> {
+pub fn ask(service: &Service, sql: &str) -> Result<String> {
     let mut answer = host::agent().post(format!("http://{}/", service.address())).send(sql)?;
     let text = answer.body_mut().read_to_string()?;
     ensure!(answer.status() == 200, "{sql}: {text}");
@@ -50,14 +50,14 @@ fn ask(service: &Service, sql: &str) -> Result<String> {
 
 /// What was sent and counted.
 #[derive(Default)]
-struct Sent {
-    ids: usize,
+pub struct Sent {
+    pub ids: usize,
     amount: usize,
 }
 
 impl Sent {
     /// A batch with what does not count in between: a line that is no event, an id that was there before, a late event.
-    fn batch(&mut self, random: &mut SmallRng, at: i64) -> String {
+    pub fn batch(&mut self, random: &mut SmallRng, at: i64) -> String {
         let mut body = String::new();
         for _ in 0..random.random_range(1..60) {
             let (id, x) = (self.ids, random.random_range(0..100));
@@ -82,11 +82,19 @@ impl Sent {
         body
     }
 
-    fn is_in(&self, service: &Service) -> Result<()> {
+    pub fn is_in(&self, service: &Service) -> Result<()> {
+        self.raw_is_in(service)?;
+        self.rollups_are_in(service)
+    }
+
+    pub fn raw_is_in(&self, service: &Service) -> Result<()> {
         let raw = "SELECT count(), uniqExact(JSONExtractString(event, 'id')), toUInt64(sum(JSONExtractFloat(event, 'x'))) FROM shop.events";
         let expected = format!("{}\t{}\t{}", self.ids, self.ids, self.amount);
         until("raw events", || Ok((ask(service, raw)? == expected).then_some(())))
-            .with_context(|| format!("{:?} instead of {expected}", ask(service, raw)))?;
+            .with_context(|| format!("{:?} instead of {expected}", ask(service, raw)))
+    }
+
+    fn rollups_are_in(&self, service: &Service) -> Result<()> {
         for table in ["minutes", "hours"] {
             let rollup = |metric: &str, column: &str| {
                 let sql = format!(
@@ -102,14 +110,14 @@ impl Sent {
     }
 }
 
-fn post(host: &Host, body: &str) -> Result<()> {
+pub fn post(host: &Host, body: &str) -> Result<()> {
     let answer = host.post(body.as_bytes(), &[NDJSON])?;
     ensure!(answer.status == 202, "{} {}", answer.status, answer.text);
     Ok(())
 }
 
 /// An hour that is closed, so that it goes to history at once.
-fn closed_hour() -> i64 {
+pub fn closed_hour() -> i64 {
     (host::now_ms() / 3_600_000 - 2) * 3_600_000
 }
 

@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod kafka;
 mod kill;
+mod raw;
 mod redis;
 mod reload;
 mod scenarios;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         http::trials,
         kafka::trials,
         kill::trials,
+        raw::trials,
         redis::trials,
         reload::trials,
         scenarios::trials,

@@ -16,6 +16,9 @@ pub type StateGroup = u32;
 /// The one group of a host that keeps all its state together.
 pub const GROUP_ALL: StateGroup = 0;
 
+/// A line of the log that was not counted: its source, the position of its batch or message, the byte of that where it begins.
+pub type Uncounted = (SourceId, u64, u32);
+
 /// `[from, to)` of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceRange {

@@ -75,6 +75,11 @@ impl Messages {
         &self.list[message as usize]
     }
 
+    /// Where its lines begin in the batch's buffer.
+    pub fn start(&self, message: u32) -> u32 {
+        message.checked_sub(1).map_or(0, |before| self.get(before).end)
+    }
+
     pub fn address(&self, message: u32) -> Option<&str> {
         self.read(self.get(message).address)
     }
@@ -138,6 +143,7 @@ mod tests {
         );
         assert_eq!(messages.arrivals(), Some((90, 120)));
         assert_eq!(messages.at(19), 1);
+        assert_eq!([0, 1, 3].map(|message| messages.start(message)), [0, 10, 20]);
         assert_eq!(messages.get(3).position, 9);
     }
 }

@@ -19,7 +19,7 @@ pub struct Report {
     pub errors: Vec<(u64, String)>,
     /// Rejected and late events: the first few, all of a batch of messages.
     pub letters: Vec<DeadLetter>,
-    /// Lines that were not counted, by index among the non-blank ones, in no order.
+    /// Where lines begin in the batch that were not counted, in no order.
     pub uncounted: Vec<u32>,
     /// First and last minute of counted events.
     pub minutes: Option<(Minute, Minute)>,
@@ -47,7 +47,7 @@ impl Report {
         let letters_max = if all_letters { usize::MAX } else { LETTERS_MAX };
         for reject in &rows.rejects {
             self.rejected += 1;
-            self.uncounted.push(reject.line);
+            self.uncounted.push(reject.start);
             self.put_aside(reject.line, reject.start, reject.end, reject.reason.to_string(), true, letters_max);
         }
         for (row, fate) in fates.iter().enumerate() {
@@ -58,14 +58,14 @@ impl Report {
                     continue;
                 }
                 Fate::Duplicate => {
-                    self.uncounted.push(rows.line[row]);
+                    self.uncounted.push(rows.start[row]);
                     self.duplicates += 1;
                     continue;
                 }
                 Fate::Late => self.late += 1,
                 _ => self.rejected += 1,
             }
-            self.uncounted.push(rows.line[row]);
+            self.uncounted.push(rows.start[row]);
             let (line, start, end) = (rows.line[row], rows.start[row], rows.end[row]);
             self.put_aside(line, start, end, fate.reason(plan), fate.is_rejected(), letters_max);
         }

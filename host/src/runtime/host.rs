@@ -1,7 +1,7 @@
 //! A running host: opened, recovered, ticking, and stopped in order.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use crate::time::{Clock, Millis};
 
 /// Between two looks at whether the start is over.
 const CAUGHT_UP_LOOK: Duration = Duration::from_millis(10);
-/// Between two blocks of raw events, unless more waits.
+/// Between two blocks of raw events, unless more waits; no longer than between two checkpoints.
 const RAW_EVERY: Duration = Duration::from_secs(1);
 
 pub struct HostSettings {
@@ -120,7 +120,12 @@ impl Host {
         let parts = log::Parts { embedded: &embedded, memory: &memory, active: &active, telemetry: &telemetry };
         let (log, shards, reading) = log::open(&settings, &parts, &rejects)?;
         let positions = hot.positions().map_err(anyhow::Error::from)?;
-        let raw = open_raw(&settings, &parts, clickhouse.as_ref(), &log, &positions)?;
+        let raw = match &clickhouse {
+            Some(clickhouse) if roles.work => {
+                Some(Arc::new(open_raw(&settings, &parts, clickhouse, (&log, &reading), &hot, &positions)?))
+            }
+            _ => raw::leave(&embedded).map(|()| None).map_err(anyhow::Error::from)?,
+        };
         let ticker = Arc::new(Ticker {
             shards: shards.clone(),
             log: log.clone(),
@@ -273,29 +278,41 @@ impl Host {
     }
 }
 
-/// Raw events are read again from the journal; Kafka keeps its own.
+/// Raw events are read again from the log; how far they are is kept where the state is.
 fn open_raw(
     settings: &HostSettings,
     parts: &log::Parts<'_>,
-    clickhouse: Option<&Arc<ClickHouse>>,
-    log: &Log,
+    clickhouse: &Arc<ClickHouse>,
+    log: (&Log, &Reading),
+    hot: &Hot,
     positions: &[Position],
-) -> anyhow::Result<Option<Arc<Raw>>> {
-    let (Some(clickhouse), Log::Journal { journal, .. }) = (clickhouse, log) else {
-        raw::leave(parts.embedded)?;
-        return Ok(None);
+) -> anyhow::Result<Raw> {
+    let folder = |shared| raw::Folder::open(parts.embedded.clone(), positions, shared);
+    let (origin, from) = match log {
+        (Log::Journal { journal, .. }, _) => {
+            let from = raw::FromJournal::new(journal.clone(), folder(false)?, settings.journal.bytes_max);
+            (log::instance(parts.embedded)?, raw::From::Journal(from))
+        }
+        (Log::Kafka { .. }, Reading::Kafka(reading)) => {
+            let places = match hot {
+                Hot::Memory(_) => raw::Places::Folder(folder(true)?),
+                Hot::Redis(store) => raw::Places::Redis(store.clone()),
+            };
+            let from = raw::FromTopic::new(places, reading.reread(&settings.clock)?);
+            (reading.topic().to_owned(), raw::From::Topic(from))
+        }
+        (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),
     };
-    let raw_parts = raw::Parts {
+    let sending = raw::Sending {
         clickhouse: clickhouse.clone(),
-        journal: journal.clone(),
-        embedded: parts.embedded.clone(),
         active: parts.active.clone(),
         telemetry: parts.telemetry.clone(),
         event_bytes_max: settings.event_bytes_max,
-        journal_bytes_max: settings.journal.bytes_max,
-        origin: log::instance(parts.embedded)?,
+        origin,
+        lost: AtomicU64::new(0),
+        ending: AtomicBool::new(false),
     };
-    Ok(Some(Arc::new(Raw::open(raw_parts, positions)?)))
+    Ok(Raw::new(sending, from))
 }
 
 /// Takes no more while too much waits for ClickHouse.
@@ -306,7 +323,8 @@ struct Gate {
 
 impl Intake for Gate {
     async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
-        if self.raw.as_ref().is_some_and(|raw| raw.is_full()) {
+        let journal = matches!(*self.log, Log::Journal { .. });
+        if journal && self.raw.as_ref().is_some_and(|raw| raw.is_full()) {
             let reason = "the journal is full of events that ClickHouse has not taken".into();
             return Err(Refusal::Unavailable { reason, retry_after_s: 10 });
         }
@@ -317,7 +335,8 @@ impl Intake for Gate {
 /// Sends raw events as checkpoints cover them.
 async fn raw_events(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
     let Some(raw) = host.ticker.raw.clone() else { return };
-    let mut every = tokio::time::interval(RAW_EVERY);
+    let checkpoint = Duration::from_millis(host.ticker.checkpoint_ms.max(1) as u64);
+    let mut every = tokio::time::interval(RAW_EVERY.min(checkpoint));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !*stopped.borrow() {
         tokio::select! {
@@ -326,7 +345,15 @@ async fn raw_events(host: Arc<Host>, mut stopped: watch::Receiver<bool>) {
         }
         let covered = host.ticker.covered();
         let sending = raw.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || sending.send_all(&covered)).await {
+        let mut sent = tokio::task::spawn_blocking(move || sending.send_all(&covered));
+        let outcome = tokio::select! {
+            outcome = &mut sent => outcome,
+            _ = stopped.changed() => {
+                raw.end();
+                sent.await
+            }
+        };
+        if let Err(error) = outcome {
             tracing::error!(%error, "sending raw events failed");
         }
     }
@@ -356,6 +383,7 @@ fn finish(host: &Host) -> anyhow::Result<()> {
         outcome => outcome?,
     }
     if let Some(raw) = &host.ticker.raw {
+        raw.end();
         raw.send_all(&host.ticker.covered());
     }
     Ok(())

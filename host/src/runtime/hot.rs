@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use crate::engine::delta::{Delta, GROUP_ALL, SourceId};
+use crate::engine::delta::{Delta, GROUP_ALL, SourceId, Uncounted};
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{Lease, RedisStore, Settings, Subscription};
@@ -87,10 +87,11 @@ impl Hot {
         matches!(self, Self::Redis(store) if store.began_again())
     }
 
-    pub fn apply(&self, delta: Delta) -> Result<(), StoreError> {
+    /// `uncounted`: lines that Redis is to keep with it.
+    pub fn apply(&self, delta: Delta, uncounted: Option<Vec<Uncounted>>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.apply(delta).map(drop),
-            Self::Redis(store) => store.apply(delta).map(drop),
+            Self::Redis(store) => store.apply_with(delta, uncounted).map(drop),
         }
     }
 

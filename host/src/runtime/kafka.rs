@@ -49,6 +49,10 @@ impl Counting for Counter {
     }
 
     fn waiting_bytes(&self) -> usize {
+        if self.ticker.raw.as_ref().is_some_and(|raw| raw.is_full()) {
+            // As if the queue were: partitions are paused.
+            return usize::MAX / 2;
+        }
         self.waiting_bytes.load(Relaxed)
     }
 

@@ -19,6 +19,7 @@ use crate::engine::report::Report;
 use crate::ingest::journal::Journal;
 use crate::ingest::kafka::consumer::{Consumer, Running};
 use crate::ingest::kafka::producer::Producer;
+use crate::ingest::kafka::reread::Reread;
 use crate::ingest::kafka::{Floors, KafkaError, KafkaSettings, Plans, topic};
 use crate::ingest::{Intake, RawBatch, Receipt, Refusal};
 use crate::serve::rejects::Rejects;
@@ -242,6 +243,15 @@ impl KafkaReading {
         let running = Consumer::start(settings, counter, producer, floors, self.queue_bytes_max, clock, telemetry)?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(())
+    }
+
+    /// For reading once more what was counted.
+    pub fn reread(&self, clock: &Clock) -> Result<Reread, KafkaError> {
+        Reread::connect(&self.settings, clock.clone())
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.settings.topic
     }
 
     pub fn is_caught_up(&self) -> bool {

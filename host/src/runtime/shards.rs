@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::catalog::definitions::Active;
 use crate::engine::dedupe::Dedupe;
-use crate::engine::delta::{GROUP_ALL, Partial, SourceId, SourceRange};
+use crate::engine::delta::{GROUP_ALL, Partial, SourceId, SourceRange, Uncounted};
 use crate::engine::judge::Arrival;
 use crate::engine::report::Report;
 use crate::engine::shard::{Input, Shard};
@@ -74,15 +74,7 @@ pub struct Cut {
     pub behind: Option<Millis>,
     /// Bytes counted since the last cut.
     pub bytes: usize,
-    /// Of the batches that had some.
     pub uncounted: Vec<Uncounted>,
-}
-
-/// Lines of a batch that were not counted, by index among the non-blank ones.
-pub struct Uncounted {
-    pub source: SourceId,
-    pub position: u64,
-    pub lines: Vec<u32>,
 }
 
 pub struct Shards {
@@ -340,10 +332,14 @@ impl Worker {
             self.shard.remember_ids(&input, &mut &*dedupe);
         } else {
             let mut report = self.shard.process(&input, &mut &*dedupe);
-            if !report.uncounted.is_empty() {
-                let lines = std::mem::take(&mut report.uncounted);
-                self.uncounted.push(Uncounted { source, position: from, lines });
-            }
+            let starts = std::mem::take(&mut report.uncounted);
+            self.uncounted.extend(starts.iter().map(|&start| match &batch.messages {
+                None => (source, from, start),
+                Some(messages) => {
+                    let message = messages.at(start);
+                    (source, messages.get(message).position, start - messages.start(message))
+                }
+            }));
             self.note(source, from, to, &batch);
             if !matches!(reply, Reply::Nobody) {
                 self.totals.counted.fetch_add(report.counted, Relaxed);

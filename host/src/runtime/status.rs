@@ -137,8 +137,7 @@ impl Host for Status {
     fn impaired(&self) -> Vec<String> {
         let behind = self.ticker.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let history = behind.map(|reason| format!("history is not written: {reason}"));
-        let raw = self.ticker.raw.as_ref().and_then(|raw| raw.problem());
-        let raw = raw.map(|reason| format!("raw events are not written: {reason}"));
+        let raw = self.ticker.raw.as_ref().map(|raw| raw.problems()).unwrap_or_default();
         history.into_iter().chain(raw).chain(self.differing()).collect()
     }
 

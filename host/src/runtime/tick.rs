@@ -13,7 +13,7 @@ use super::raw::Raw;
 use super::recover::{self, Recovered};
 use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
-use crate::engine::delta::Delta;
+use crate::engine::delta::{Delta, Uncounted};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::{Checkpoint, Embedded};
 use crate::store::memory::MemoryStore;
@@ -130,14 +130,12 @@ impl Ticker {
     fn take(&self, cut: Cut, floor: Millis, now: Millis, since: &mut Since) -> Result<(), StoreError> {
         let Cut { partials, ranges, behind, bytes, uncounted } = cut;
         since.bytes += bytes;
-        if let Some(raw) = &self.raw {
-            // Before the positions can be those of a checkpoint.
-            raw.note(uncounted);
-        }
+        // Before the positions can be those of a checkpoint, or with them.
+        let uncounted = self.raw.as_ref().and_then(|raw| raw.note(&ranges, uncounted));
         let any = !ranges.is_empty();
         if any {
             let applying = Instant::now();
-            if !self.apply(Delta { sources: ranges, partials })? {
+            if !self.apply(Delta { sources: ranges, partials }, uncounted)? {
                 return Ok(());
             }
             self.telemetry.state.apply_seconds.observe(applying.elapsed().as_secs_f64());
@@ -155,14 +153,14 @@ impl Ticker {
     }
 
     /// False: the delta was dropped, and its events are read again.
-    fn apply(&self, delta: Delta) -> Result<bool, StoreError> {
+    fn apply(&self, delta: Delta, uncounted: Option<Vec<Uncounted>>) -> Result<bool, StoreError> {
         match self.hot {
             // Its positions outlive this host, whatever happens to its disk.
             Hot::Redis(_) => self.make_durable().inspect_err(|_| self.astray.store(true, Relaxed))?,
             Hot::Memory(_) if self.clickhouse.is_some() => self.wait_for_history(&delta),
             Hot::Memory(_) => {}
         }
-        match self.hot.apply(delta) {
+        match self.hot.apply(delta, uncounted) {
             Ok(()) => Ok(true),
             Err(refused) => self.refused(refused),
         }

@@ -2,7 +2,7 @@
 //! is counted exactly once, whatever happens to the host and to the broker. All against a real broker.
 
 mod secure;
-mod topic;
+pub mod topic;
 
 use std::collections::HashMap;
 use std::process::{Command, Stdio};

@@ -133,3 +133,20 @@ pub fn delete(brokers: &str, topic: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// All that is in a topic now is gone, as after its retention.
+pub fn delete_records(brokers: &str, topic: &str) -> Result<()> {
+    use rdkafka::admin::{AdminClient, AdminOptions};
+    use rdkafka::client::DefaultClientContext;
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> = config.set("bootstrap.servers", brokers).create()?;
+    let metadata = admin.inner().fetch_metadata(Some(topic), WITHIN)?;
+    let mut all = TopicPartitionList::new();
+    for partition in metadata.topics().first().context("the topic")?.partitions() {
+        all.add_partition_offset(topic, partition.id(), Offset::End)?;
+    }
+    let options = AdminOptions::new().operation_timeout(Some(WITHIN));
+    let deleted = admin.delete_records(&all, &options);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(deleted)?.elements().iter().try_for_each(|element| Ok(element.error()?))
+}

@@ -13,6 +13,7 @@ mod partition;
 pub mod producer;
 #[cfg(test)]
 mod real_kafka;
+pub mod reread;
 pub mod topic;
 
 use std::collections::BTreeMap;

@@ -5,11 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::Offset;
 use tidemark_services::{Kind, Service};
 
 use super::consumer::{Consumer, Running};
 use super::producer::Producer;
+use super::reread::{Piece, Reread};
 use super::{Counting, Given, KafkaSettings, Plans, Stored, topic};
 use crate::engine::delta::SourceId;
 use crate::engine::plan::{EventPlan, Plan};
@@ -293,4 +298,62 @@ fn a_refused_delta_is_read_again_ids_first() {
     let remembered: u64 = host.remembered.lock().unwrap().iter().map(|(_, from, to)| to - from).sum();
     assert_eq!(remembered, 2_500);
     running.stop();
+}
+
+#[test]
+fn what_was_read_is_read_once_more_in_pieces() {
+    let settings = settings("reread");
+    topic::prepare(&settings).unwrap();
+    let producer: BaseProducer =
+        settings.client(&[("transactional.id", "reread")]).set("linger.ms", "5").create().unwrap();
+    producer.init_transactions(DEADLINE).unwrap();
+    let put = |value: &str, at: i64| {
+        let record = BaseRecord::<(), str>::to("reread").payload(value).partition(3).timestamp(at);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    };
+    producer.begin_transaction().unwrap();
+    (0..100).for_each(|number| put(&format!("{{\"n\":{number}}}"), 1_000_000 + number));
+    put("", 0);
+    producer.commit_transaction(DEADLINE).unwrap();
+    producer.begin_transaction().unwrap();
+    put("{\"n\":-1}", 0);
+    producer.abort_transaction(DEADLINE).unwrap();
+    // Messages at 0..100, one that is empty, the end of the transaction, one that was taken back, and that end.
+    let end = 104;
+    let mut reread = Reread::connect(&settings, Clock::System).unwrap();
+    let offsets = |piece: &Piece| {
+        let messages = piece.batch.messages.as_ref().unwrap();
+        (0..messages.len() as u32).map(|at| messages.get(at).position).collect::<Vec<_>>()
+    };
+    assert_eq!(reread.first(3).unwrap(), 0);
+    for (from, to, bytes_max, wanted, ends) in [
+        (0, end, usize::MAX, 0..100, end),
+        (0, 7, usize::MAX, 0..7, 7),
+        (7, 20, usize::MAX, 7..20, 20),
+        (0, end, 70, 0..9, 9),
+        // Goes on where it stands.
+        (9, end, 70, 9..17, 17),
+        (99, 101, usize::MAX, 99..100, 101),
+        (100, end, usize::MAX, 0..0, end),
+        (102, 103, usize::MAX, 0..0, 103),
+    ] {
+        let piece = reread.read(3, from, to, bytes_max).unwrap();
+        let (wanted, found): (Vec<u64>, _) = (wanted.collect(), offsets(&piece));
+        assert_eq!((found, piece.to, piece.lost), (wanted, ends, 0), "{from}..{to} within {bytes_max}");
+    }
+    assert!(reread.read(3, 0, end + 1, 1).is_err(), "so far it never reached");
+    assert!(reread.is_same(3, 42, 1_000_042).unwrap());
+    assert!(!reread.is_same(3, 42, 1_000_043).unwrap(), "another topic");
+    assert!(!reread.is_same(3, end, 0).unwrap(), "beyond its end");
+    // Retention.
+    let admin: AdminClient<DefaultClientContext> = settings.client(&[]).create().unwrap();
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset("reread", 3, Offset::Offset(50)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
+    let piece = reread.read(3, 10, 60, usize::MAX).unwrap();
+    assert_eq!((offsets(&piece), piece.to, piece.lost), ((50..60).collect(), 60, 40));
+    let piece = reread.read(3, 10, 20, usize::MAX).unwrap();
+    assert_eq!((offsets(&piece), piece.to, piece.lost), (vec![], 20, 10));
+    assert!(reread.is_same(3, 5, 0).unwrap(), "nobody can say");
 }

@@ -1,10 +1,11 @@
 //! Raw events as counted, in the table `events`. A block is the events of certain ranges of sources: sent again, with the same
 //! ranges, it is there once. Knows columns; not which lines of a batch count.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use super::ClickHouse;
-use super::rows::put_bytes;
+use super::connection::quoted;
+use super::rows::{all, put_bytes};
 use crate::engine::delta::SourceId;
 use crate::store::StoreError;
 use crate::time::Millis;
@@ -22,7 +23,8 @@ pub struct RawEvent<'e> {
     pub key: &'e [u8],
     /// JSON.
     pub event: &'e [u8],
-    pub address: Option<IpAddr>,
+    /// Empty: not known.
+    pub address: &'e str,
     pub user_agent: &'e str,
     /// Where it stood: source, position of its batch, line in it.
     pub place: (SourceId, u64, u32),
@@ -47,7 +49,7 @@ impl RawEvents {
         rows.extend_from_slice(&event.arrival.to_le_bytes());
         put_bytes(rows, event.key);
         put_bytes(rows, event.event);
-        put_bytes(rows, event.address.map(|address| address.to_string()).unwrap_or_default().as_bytes());
+        put_bytes(rows, event.address.as_bytes());
         put_bytes(rows, event.user_agent.as_bytes());
         put_bytes(rows, self.origin.as_bytes());
         let (source, position, line) = event.place;
@@ -76,5 +78,20 @@ impl ClickHouse {
         let text: Vec<String> = ranges.iter().map(|(source, from, to)| format!("{source}:{from}-{to}")).collect();
         let token = format!("events-{}-{}", events.origin, text.join(","));
         self.connection.insert(&format!("{} ({COLUMNS})", self.schema.table("events")), &token, &events.rows)
+    }
+
+    /// By source the last position that has arrived of this origin, and its arrival.
+    pub fn last_positions(&self, origin: &str) -> Result<BTreeMap<SourceId, (u64, Millis)>, StoreError> {
+        self.prepare()?;
+        // The table's projection answers it: nothing is scanned.
+        let sql = format!(
+            "SELECT source, max(position), toUInt64(toUnixTimestamp64Milli(argMax(arrival, position))) \
+            FROM {} WHERE origin = {} GROUP BY source",
+            self.schema.table("events"),
+            quoted(origin)
+        );
+        let bytes = self.connection.fetch_all(&sql)?;
+        let rows = all(&bytes, |row| Some((row.u32()?, (row.u64()?, row.u64()? as Millis))))?;
+        Ok(rows.into_iter().collect())
     }
 }

@@ -269,7 +269,7 @@ fn raw_events_are_there_once() {
             arrival: i64::from(today()) * 86_400_000,
             key: b"u\xf0\x9f\x98\x80",
             event: event.as_bytes(),
-            address: Some([127, 0, 0, 1].into()),
+            address: "127.0.0.1",
             user_agent: "test",
             place: (3, 7, line),
         });

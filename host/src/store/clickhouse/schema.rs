@@ -9,7 +9,7 @@ use crate::store::StoreError;
 use crate::store::embedded::{HOURS_KEPT_DAYS, MINUTES_KEPT_DAYS};
 
 /// What this version makes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Inserts whose tokens are remembered.
 const TOKENS_REMEMBERED: u32 = 10_000;
 /// Columns that are not dimensions. A dimension of such a name has `_` behind it.
@@ -85,6 +85,16 @@ impl Schema {
                     self.create_rollup("minutes", "toDate(start)", MINUTES_KEPT_DAYS),
                     self.create_rollup("hours", "toYYYYMM(start)", HOURS_KEPT_DAYS),
                     self.create_events(),
+                ]
+            }
+            // Which positions have arrived, without looking at events. `DELETE FROM events` goes on working.
+            2 => {
+                let (table, on_cluster) = (self.table("events"), self.on_cluster());
+                let alter = format!("ALTER TABLE {table}{on_cluster}");
+                let last = "SELECT origin, source, max(position), argMax(arrival, position) GROUP BY origin, source";
+                vec![
+                    format!("{alter} MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'"),
+                    format!("{alter} ADD PROJECTION IF NOT EXISTS last_positions ({last})"),
                 ]
             }
             _ => unreachable!("only versions up to VERSION are asked for"),

@@ -17,10 +17,11 @@ use super::link::{Function, Link};
 use super::pack::Pack;
 use super::parts::{parts, row_kinds};
 use super::place::Places;
+use super::raw;
 use super::shape;
 use super::translate::{Translated, translate};
 use super::value::{self, Answer};
-use crate::engine::delta::{Delta, SourceId, SourceRange};
+use crate::engine::delta::{Delta, SourceId, Uncounted};
 use crate::store::{Position, Seq, StoreError};
 use crate::time::{Millis, Minute};
 
@@ -47,13 +48,15 @@ pub struct Writer {
 /// A delta on its way.
 pub struct Waiting {
     delta: Delta,
+    /// Lines of it that were not counted; `None`: this host sends no raw events.
+    uncounted: Option<Vec<Uncounted>>,
     /// Under what name it was sent to be committed, without an answer.
     sent_as: Option<String>,
 }
 
-impl From<Delta> for Waiting {
-    fn from(delta: Delta) -> Self {
-        Self { delta, sent_as: None }
+impl Waiting {
+    pub fn new(delta: Delta, uncounted: Option<Vec<Uncounted>>) -> Self {
+        Self { delta, uncounted, sent_as: None }
     }
 }
 
@@ -129,7 +132,7 @@ impl Writer {
         let stage = format!("{:016x}", rand::random::<u64>());
         self.stage(&stage, &parts)?;
         waiting.sent_as = Some(stage.clone());
-        let committed = self.commit(&stage, parts.len(), &translated, &waiting.delta.sources)?;
+        let committed = self.commit(&stage, parts.len(), &translated, waiting)?;
         waiting.sent_as = None;
         if matches!(committed, Committed::As(_)) {
             self.dropped_cells += dropped;
@@ -176,8 +179,9 @@ impl Writer {
         stage: &str,
         parts: usize,
         translated: &Translated,
-        sources: &[SourceRange],
+        waiting: &Waiting,
     ) -> Result<Committed, StoreError> {
+        let sources = &waiting.delta.sources;
         let mut packed = Pack::default();
         packed.array(sources.len());
         for range in sources {
@@ -196,8 +200,9 @@ impl Writer {
         }
         let (token, count, earliest) =
             (self.places.token().to_owned(), parts.to_string(), translated.earliest().0.to_string());
-        let arguments: [&[u8]; 6] =
-            [token.as_bytes(), stage.as_bytes(), count.as_bytes(), &packed.0, &metrics.0, earliest.as_bytes()];
+        let uncounted = waiting.uncounted.as_ref().map(|lines| raw::pack(sources, lines)).unwrap_or_default();
+        let (token, stage, count) = (token.as_bytes(), stage.as_bytes(), count.as_bytes());
+        let arguments = [token, stage, count, &packed.0, &metrics.0, earliest.as_bytes(), &uncounted];
         let answer = Answer::of(self.link.call(Function::Commit, &arguments)?)?;
         let source_of = |id: SourceId| sources.iter().find(|range| range.source == id);
         match answer.word() {

@@ -28,6 +28,7 @@ pub enum Function {
     Lease,
     Begin,
     Bind,
+    Raw,
 }
 
 macro_rules! source {
@@ -36,7 +37,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     source!("hello.lua"),
     source!("place.lua"),
     source!("commit.lua"),
@@ -51,6 +52,7 @@ const SOURCES: [&str; 14] = [
     source!("lease.lua"),
     source!("begin.lua"),
     source!("bind.lua"),
+    source!("raw.lua"),
 ];
 
 pub struct Link {

@@ -16,6 +16,7 @@ mod mirror;
 mod pack;
 mod parts;
 mod place;
+mod raw;
 mod read;
 mod readable;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use apply::{Touched, WAITING_DELTAS_MAX, Writer, positions};
+use apply::{Touched, WAITING_DELTAS_MAX, Waiting, Writer, positions};
 use link::{Function, Link};
 use mirror::Mirror;
 use pack::Pack;
@@ -37,12 +38,13 @@ use place::Places;
 use readable::Readable;
 
 pub use lease::Lease;
+pub use raw::{RawPlace, RawPlaces};
 pub use readable::KEPT_S as READABLE_KEPT_S;
 pub use subscribe::Subscription;
 
 use super::memory::MemoryStore;
 use super::{HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
-use crate::engine::delta::{Delta, SourceId};
+use crate::engine::delta::{Delta, SourceId, Uncounted};
 use crate::engine::plan::Fingerprint;
 use crate::time::{Clock, Millis, Minute};
 
@@ -85,6 +87,8 @@ pub struct RedisStore {
     /// The mirror was begun anew.
     restarted: AtomicBool,
     readable: Mutex<Readable>,
+    /// Its own connection: nobody waits for raw events.
+    raw: Mutex<Link>,
     settings: Settings,
 }
 
@@ -93,6 +97,7 @@ impl RedisStore {
     pub fn open(settings: Settings) -> Result<Self, StoreError> {
         let link = Link::open(settings.clone())?;
         let mirror = Mirror::new(Link::open(settings.clone())?);
+        let raw = Mutex::new(Link::open(settings.clone())?);
         let writer = Writer {
             link,
             places: Places::default(),
@@ -108,6 +113,7 @@ impl RedisStore {
             problem: Mutex::default(),
             restarted: AtomicBool::new(false),
             readable: Mutex::default(),
+            raw,
             settings,
         };
         store.sync()?;
@@ -267,6 +273,24 @@ impl RedisStore {
         self.restarted.swap(false, Relaxed)
     }
 
+    /// Applies a delta, and keeps with it which of its lines were not counted, for those who send raw events; `None`: nobody
+    /// does.
+    ///
+    /// `Unavailable`: the delta waits here for the next call; the caller goes on behind it. All other errors: it is dropped, and
+    /// with it what waited; the sources are to be read again from the stored positions.
+    pub fn apply_with(&self, delta: Delta, uncounted: Option<Vec<Uncounted>>) -> Result<Seq, StoreError> {
+        let mut writer = self.lock_writer();
+        if writer.waiting.len() >= WAITING_DELTAS_MAX {
+            return Err(StoreError::Unavailable(format!(
+                "{WAITING_DELTAS_MAX} deltas wait already: this one is dropped"
+            )));
+        }
+        writer.waiting.push_back(Waiting::new(delta, uncounted));
+        let delivered = writer.deliver();
+        drop(writer);
+        Ok(self.note_delivery(delivered)?.unwrap_or_else(|| HotStore::seq(&*self.memory)))
+    }
+
     fn note_delivery(&self, delivered: Result<Option<(Seq, Touched)>, StoreError>) -> Result<Option<Seq>, StoreError> {
         let delivered = delivered.inspect_err(|error| self.note(Some(error)))?;
         let Some((seq, touched)) = delivered else { return Ok(None) };
@@ -300,19 +324,8 @@ impl HotStore for RedisStore {
         positions(&mut self.lock_writer().link)
     }
 
-    /// `Unavailable`: the delta waits here for the next call; the caller goes on behind it. All other errors: it is dropped, and
-    /// with it what waited; the sources are to be read again from the stored positions.
     fn apply(&self, delta: Delta) -> Result<Seq, StoreError> {
-        let mut writer = self.lock_writer();
-        if writer.waiting.len() >= WAITING_DELTAS_MAX {
-            return Err(StoreError::Unavailable(format!(
-                "{WAITING_DELTAS_MAX} deltas wait already: this one is dropped"
-            )));
-        }
-        writer.waiting.push_back(delta.into());
-        let delivered = writer.deliver();
-        drop(writer);
-        Ok(self.note_delivery(delivered)?.unwrap_or_else(|| HotStore::seq(&*self.memory)))
+        self.apply_with(delta, None)
     }
 
     fn seq(&self) -> Seq {

@@ -10,6 +10,7 @@ use crate::store::suite;
 mod faults;
 mod hosts;
 mod measure;
+mod raw;
 mod reading;
 
 /// Without the append-only file: what is lost with the process is what these tests want lost.
