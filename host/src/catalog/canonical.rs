@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::enrichment::Enrich;
+use super::expression::Funnel;
 use crate::engine::arith::Arith;
 use crate::engine::plan::{Dimension, Field, FieldId, Fingerprint, Predicate, Slot, ValueTest};
 
@@ -18,6 +19,7 @@ pub struct Meaning<'a> {
     pub finish: &'a Arith<usize>,
     pub filter: Option<&'a Predicate>,
     pub dimensions: &'a [&'a Dimension],
+    pub funnel: Option<&'a Funnel>,
 }
 
 /// The fingerprint, and the lineage: the same without the digests of plugins.
@@ -41,6 +43,12 @@ pub fn meaning_text(meaning: &Meaning<'_>, fields: &[Field]) -> String {
     if let Some(filter) = meaning.filter {
         let _ = write!(text, ";where {}", predicate_text(filter, fields));
     }
+    if let Some(funnel) = meaning.funnel {
+        let _ = write!(text, ";within {}", funnel.span_ms);
+        for step in &funnel.steps {
+            let _ = write!(text, ";step {}", predicate_text(step, fields));
+        }
+    }
     for dimension in meaning.dimensions {
         let _ = write!(text, ";by {:?} {}", dimension.name, path_text(dimension.field, fields));
     }
@@ -62,6 +70,8 @@ fn depended_on<'a>(meaning: &Meaning<'_>, fields: &[Field], enrichments: &'a [En
     };
     meaning.slots.iter().for_each(|slot| slot_fields(slot, &mut see));
     meaning.filter.iter().for_each(|filter| predicate_fields(filter, &mut see));
+    let steps = meaning.funnel.iter().flat_map(|funnel| &funnel.steps);
+    steps.for_each(|step| predicate_fields(step, &mut see));
     meaning.dimensions.iter().for_each(|dimension| see(dimension.field));
     let mut found: Vec<&Enrich> = Vec::new();
     // Backwards in the order of work: whoever reads comes before whoever gives.
@@ -78,8 +88,16 @@ fn depended_on<'a>(meaning: &Meaning<'_>, fields: &[Field], enrichments: &'a [En
 pub fn slot_fields(slot: &Slot, see: &mut impl FnMut(FieldId)) {
     match slot {
         Slot::Count => {}
-        Slot::CountPresent(field) | Slot::Uniq(field) => see(*field),
-        Slot::CountNumber(number) | Slot::Sum(number) | Slot::Min(number) | Slot::Max(number) => {
+        Slot::CountPresent(field)
+        | Slot::Uniq(field)
+        | Slot::Top { field, .. }
+        | Slot::FunnelFirst { key: field }
+        | Slot::FunnelLater { key: field, .. } => see(*field),
+        Slot::CountNumber(number)
+        | Slot::Sum(number)
+        | Slot::Min(number)
+        | Slot::Max(number)
+        | Slot::Quantile { number, .. } => {
             number.leaves(&mut |field| see(*field));
         }
     }
@@ -108,6 +126,9 @@ fn slot_text(slot: &Slot, fields: &[Field]) -> String {
         Slot::Min(inner) => format!("min {}", number(inner)),
         Slot::Max(inner) => format!("max {}", number(inner)),
         Slot::Uniq(field) => format!("uniq {}", path_text(*field, fields)),
+        Slot::Quantile { q, number: inner } => format!("quantile {q:?} {}", number(inner)),
+        Slot::Top { n, field } => format!("top {n} {}", path_text(*field, fields)),
+        Slot::FunnelFirst { key } | Slot::FunnelLater { key, .. } => format!("funnel {}", path_text(*key, fields)),
     }
 }
 

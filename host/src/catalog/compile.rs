@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::canonical::{Meaning, identity, predicate_fields, slot_fields};
-use super::definitions::{Definitions, DimensionDefinition, MetricDefinition, MetricKind, PluginUse};
+use super::definitions::{Definitions, DimensionDefinition, MetricDefinition, MetricKind, PluginUse, ValueShape};
 use super::enrichment::Enrich;
-use super::expression::{Fields, Leaf};
+use super::expression::{Fields, Funnel, Leaf};
 use super::metrics::Shape;
 use super::rules;
-use super::spec::{EventSpec, MetricSpec, SKETCH_COMBINATIONS_DEFAULT, Spec};
+use super::spec::{EventSpec, HEADLINE_DEFAULT, MetricSpec, SKETCH_COMBINATIONS_DEFAULT, Spec};
 use crate::engine::arith::Arith;
 use crate::engine::plan::{
-    Dimension, DimensionId, Enrichment, EnrichmentOutput, EventPlan, FieldId, FilterId, GroupId, Metric, Plan,
-    Predicate, Slot,
+    Dimension, DimensionId, Enrichment, EnrichmentOutput, EventPlan, FieldId, FilterId, Fingerprint, GroupId, Metric,
+    Plan, Predicate, Slot,
 };
 
 /// All parts without an error; `shapes` has one for each metric.
@@ -47,7 +47,7 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
     Definitions {
         digest,
         plan: Arc::new(plan),
-        headline: spec.headline.iter().map(|id| spec.metrics[*id].name.value.clone()).collect(),
+        headline: headline(&spec, &shapes).into_iter().map(|id| spec.metrics[id].name.value.clone()).collect(),
         metrics,
         dimensions: spec
             .dimensions
@@ -56,6 +56,14 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
             .collect(),
         rules: rules.into_iter().map(|loaded| loaded.rule).collect(),
         plugin_uses,
+    }
+}
+
+/// As said, or the first few that are numbers.
+fn headline(spec: &Spec, shapes: &[Shape]) -> Vec<usize> {
+    match &spec.headline {
+        Some(said) => said.iter().map(|at| at.value).collect(),
+        None => (0..shapes.len()).filter(|id| !shapes[*id].expression.is_list()).take(HEADLINE_DEFAULT).collect(),
     }
 }
 
@@ -124,6 +132,7 @@ impl Compiler {
         dimensions: &[Dimension],
         enrichments: &[Enrich],
     ) -> MetricDefinition {
+        let mut value_shape = ValueShape::Number;
         let kind = if shape.is_composite() {
             // Slots cannot occur here: the expression reader refuses a mixture.
             let combine = map(&shape.expression.value, &mut |leaf| match leaf {
@@ -133,6 +142,16 @@ impl Compiler {
             MetricKind::Composite { combine }
         } else {
             let (plan_metric, finish) = self.aggregate(metric, shape, dimensions, enrichments);
+            if let Some(Slot::Top { n, .. }) =
+                self.metrics[plan_metric].slots.first().filter(|_| shape.expression.is_list())
+            {
+                value_shape = ValueShape::Top { n: *n };
+            }
+            if let Some(funnel) = &shape.expression.funnel {
+                let later = self.funnel(plan_metric, shape, funnel);
+                let (steps, span_ms) = (funnel.texts.clone(), funnel.span_ms);
+                value_shape = ValueShape::Funnel { steps, span_ms, later };
+            }
             MetricKind::Aggregate { plan_metric, window_ms: metric.window_ms, per_ms: metric.per_ms, finish }
         };
         MetricDefinition {
@@ -145,6 +164,7 @@ impl Compiler {
             dimensions: shape.dimensions.iter().map(|id| spec.dimensions[*id].name.clone()).collect(),
             estimate: shape.estimate,
             zero_fill: shape.zero_fill,
+            shape: value_shape,
         }
     }
 
@@ -160,19 +180,27 @@ impl Compiler {
             Leaf::Slot(slot) => place(&mut slots, slot.clone()),
             Leaf::Metric(_) => 0,
         });
+        let funnel = shape.expression.funnel.as_ref();
         let filter = shape.expression.filter.as_ref();
         let by: Vec<_> = shape.dimensions.iter().map(|id| &dimensions[*id]).collect();
-        let meaning = Meaning { name: &metric.name.value, slots: &slots, finish: &finish, filter, dimensions: &by };
+        let meaning =
+            Meaning { name: &metric.name.value, slots: &slots, finish: &finish, filter, dimensions: &by, funnel };
         let (fingerprint, lineage) = identity(&meaning, &self.fields.list, enrichments);
         for slot in &slots {
             self.use_slot(slot);
         }
-        if let Some(filter) = filter {
+        // Of a funnel only the first steps are counted here.
+        let first_step = funnel.and_then(|funnel| funnel.steps.first());
+        let filter = match (filter, first_step) {
+            (Some(filter), Some(step)) => Some(Predicate::And(vec![filter.clone(), step.clone()])),
+            (filter, step) => filter.or(step).cloned(),
+        };
+        if let Some(filter) = &filter {
             self.use_filter(filter);
         }
         let default =
             if shape.estimate { metric.default_limit.min(SKETCH_COMBINATIONS_DEFAULT) } else { metric.default_limit };
-        let filter: Option<FilterId> = filter.map(|filter| place(&mut self.filters, filter.clone()));
+        let filter: Option<FilterId> = filter.map(|filter| place(&mut self.filters, filter));
         let group: GroupId = place(&mut self.groups, shape.dimensions.clone());
         self.metrics.push(Metric {
             name: metric.name.value.clone(),
@@ -186,11 +214,37 @@ impl Compiler {
         (self.metrics.len() - 1, finish)
     }
 
+    /// The steps from the second on, by minute alone: they match by key, whatever their dimensions. Its index.
+    fn funnel(&mut self, first: usize, shape: &Shape, funnel: &Funnel) -> usize {
+        let later: Vec<Predicate> = funnel.steps.iter().skip(1).cloned().collect();
+        let filters: Vec<FilterId> = later.iter().map(|step| place(&mut self.filters, step.clone())).collect();
+        let any = Predicate::Or(later);
+        self.use_filter(&any);
+        let any = match &shape.expression.filter {
+            Some(filter) => Predicate::And(vec![filter.clone(), any]),
+            None => any,
+        };
+        let Metric { name, fingerprint, lineage, slots, .. } = &self.metrics[first];
+        let key = if let Some(Slot::FunnelFirst { key }) = slots.first() { *key } else { 0 };
+        let metric = Metric {
+            // No metric of a file is called so.
+            name: format!("{name}:later"),
+            fingerprint: later_of(*fingerprint),
+            lineage: later_of(*lineage),
+            filter: Some(place(&mut self.filters, any)),
+            group: place(&mut self.groups, Vec::new()),
+            slots: vec![Slot::FunnelLater { key, steps: filters }],
+            limit: 1,
+        };
+        self.metrics.push(metric);
+        self.metrics.len() - 1
+    }
+
     fn use_slot(&mut self, slot: &Slot) {
         let list = &mut self.fields.list;
         match slot {
-            Slot::CountPresent(field) => list[*field].codes = true,
-            Slot::Uniq(field) => {
+            Slot::CountPresent(field) | Slot::Top { field, .. } => list[*field].codes = true,
+            Slot::Uniq(field) | Slot::FunnelFirst { key: field } | Slot::FunnelLater { key: field, .. } => {
                 list[*field].hash = true;
                 list[*field].scalar = true;
             }
@@ -242,6 +296,11 @@ impl Compiler {
         planned.reverse();
         planned
     }
+}
+
+/// Identity of the later steps of a funnel.
+fn later_of(first: Fingerprint) -> Fingerprint {
+    Fingerprint(xxh3_64(format!("later steps of {first}").as_bytes()))
 }
 
 /// The index of an equal element, or of the new one.

@@ -44,10 +44,34 @@ pub struct MetricDefinition {
     pub kind: MetricKind,
     /// Names of the dimensions it can be asked by, in order.
     pub dimensions: Vec<String>,
-    /// Contains an estimate (`uniq`).
+    /// Contains an estimate (`uniq`, `quantile`), or is one with many values (`top`, `funnel`).
     pub estimate: bool,
     /// No data counts as 0: all its aggregates are `count`, `sum` or `uniq`.
     pub zero_fill: bool,
+    pub shape: ValueShape,
+}
+
+/// What a point's value is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ValueShape {
+    #[default]
+    Number,
+    /// `[["value",count],…]`, at most `n`.
+    Top { n: u32 },
+    /// `[n1,n2,…]`, one for each step.
+    Funnel {
+        /// The conditions as typed.
+        steps: Vec<String>,
+        span_ms: Millis,
+        /// The plan's metric that keeps the steps from the second on, by minute alone.
+        later: usize,
+    },
+}
+
+impl ValueShape {
+    pub fn is_list(&self) -> bool {
+        *self != Self::Number
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -36,7 +36,8 @@ pub fn shapes(
 ) -> Vec<Option<Shape>> {
     let mut expressions: Vec<Option<Expression>> = Vec::new();
     for metric in &spec.metrics {
-        let mut scope = Scope { metrics: &spec.metric_ids, aliases, fields };
+        let key = spec.event.key.as_ref().map(|path| path.0.as_slice());
+        let mut scope = Scope { metrics: &spec.metric_ids, aliases, fields, key };
         expressions.push(metric.expression.as_ref().and_then(|at| {
             let literal = Literal::new(text, &at.span, &at.value);
             expression::read(&literal, &mut scope, problems)
@@ -48,6 +49,19 @@ pub fn shapes(
         linker.link(id, problems);
     }
     linker.shapes
+}
+
+/// A card shows a number.
+pub fn check_headline(spec: &Spec, shapes: &[Option<Shape>], problems: &mut Problems) {
+    for at in spec.headline.iter().flatten() {
+        if shapes[at.value].as_ref().is_some_and(|shape| shape.expression.is_list()) {
+            let name = &spec.metrics[at.value].name.value;
+            problems
+                .add(&at.span, format!("`{name}` is a list and no number"))
+                .expected("metrics whose value is a number")
+                .help("the page shows it as a chart of its own");
+        }
+    }
 }
 
 /// Takes metrics that are made of themselves out, after having said so.
@@ -133,9 +147,13 @@ impl Linker<'_> {
                 .help("choose with `by`, here or in `[defaults]`");
             return None;
         }
+        if let (true, Some((_, span))) = (expression.is_list(), metric.of_its_own.iter().find(|(key, _)| *key == "per"))
+        {
+            problems.add(span, "a list is no rate").expected("no `per` beside `top` or `funnel`");
+        }
         let mut estimate = false;
         expression.value.leaves(&mut |leaf| {
-            estimate |= matches!(leaf, expression::Leaf::Slot(crate::engine::plan::Slot::Uniq(_)));
+            estimate |= matches!(leaf, expression::Leaf::Slot(slot) if slot.kind().is_sketch());
         });
         let zero_fill = !expression.null_without_data;
         Some(Shape { expression, dimensions, estimate, zero_fill, reads: 1 })
@@ -147,6 +165,15 @@ impl Linker<'_> {
                 .add(span, format!("a metric made of metrics has no `{key}`"))
                 .expected("`value`, `by`, `unit`, `title`, `better`")
                 .help("its parts keep their own");
+        }
+        for (part, span) in &expression.parts {
+            if self.shapes[*part].as_ref().is_some_and(|part| part.expression.is_list()) {
+                let name = &self.spec.metrics[*part].name.value;
+                problems
+                    .add(span, format!("`{name}` is a list and no number"))
+                    .expected("metrics whose value is a number")
+                    .help("the values of `top` and `funnel` are lists; they cannot be computed with");
+            }
         }
         let parts: Option<Vec<&Shape>> = expression.parts.iter().map(|(part, _)| self.shapes[*part].as_ref()).collect();
         let parts = parts?;

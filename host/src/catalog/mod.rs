@@ -64,6 +64,7 @@ fn definitions(text: &str, plugins: &dyn Plugins, problems: &mut Problems) -> Op
     let spec = spec::check(&file, problems);
     let mut fields = expression::Fields::default();
     let shapes = metrics::shapes(text, &spec, &aliases(&file, &spec), &mut fields, problems);
+    metrics::check_headline(&spec, &shapes, problems);
     let enrichments = enrichment::load(&file, plugins, problems);
     let rules = rules::load(&file, &spec, &shapes, plugins, problems);
     if !problems.is_empty() {

@@ -53,6 +53,16 @@ fn rule(
         Given::Broken => None,
         Given::Absent => find_metric_of_rule(name, spec, problems),
     };
+    if let Some(id) = metric
+        && shapes[id].as_ref().is_some_and(|shape| shape.expression.is_list())
+    {
+        let span = table.metric.get().map_or(&name.span, |at| &at.span);
+        problems
+            .add(span, format!("`{}` is a list and no number", spec.metrics[id].name.value))
+            .expected("a metric whose value is a number")
+            .help("the values of `top` and `funnel` are lists; rules judge numbers");
+        return None;
+    }
     let by = judged_by(table, metric, spec, shapes, problems);
     let kind = kind(name, table, plugins, problems);
     let (kind, digest) = kind?;

@@ -20,7 +20,7 @@ const WINDOW_MAX_MS: Millis = DAY_MS;
 const PER_MAX_MS: Millis = 366 * DAY_MS;
 const UNIT_CHARS_MAX: usize = 16;
 const TITLE_CHARS_MAX: usize = 100;
-const HEADLINE_DEFAULT: usize = 4;
+pub const HEADLINE_DEFAULT: usize = 4;
 /// Parameters of `/v1/query` that are no filters.
 const RESERVED_DIMENSIONS: [&str; 5] = ["metric", "from", "to", "step", "by"];
 
@@ -30,7 +30,8 @@ pub struct Spec {
     pub metrics: Vec<MetricSpec>,
     /// Metrics by name: their index.
     pub metric_ids: HashMap<String, usize>,
-    pub headline: Vec<usize>,
+    /// Metrics that the page puts first; `None`: it is not said.
+    pub headline: Option<Vec<At<usize>>>,
 }
 
 pub struct EventSpec {
@@ -292,23 +293,22 @@ fn in_words(name: &str) -> String {
     chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())
 }
 
-fn headline(file: &File, ids: &HashMap<String, usize>, problems: &mut Problems) -> Vec<usize> {
-    let Some(list) = file.page.get().and_then(|at| at.value.headline.get()) else {
-        return (0..ids.len().min(HEADLINE_DEFAULT)).collect();
-    };
-    let mut found = Vec::new();
+/// `None`: it is not said.
+fn headline(file: &File, ids: &HashMap<String, usize>, problems: &mut Problems) -> Option<Vec<At<usize>>> {
+    let list = file.page.get().and_then(|at| at.value.headline.get())?;
+    let mut found: Vec<At<usize>> = Vec::new();
     for name in &list.value.0 {
         match find_metric(name, ids, problems) {
-            Some(id) if found.contains(&id) => {
+            Some(id) if found.iter().any(|at| at.value == id) => {
                 problems
                     .add(&name.span, format!("the metric `{}` stands here twice", name.value))
                     .expected("each once");
             }
-            Some(id) => found.push(id),
+            Some(id) => found.push(At { value: id, span: name.span.clone() }),
             None => {}
         }
     }
-    found
+    Some(found)
 }
 
 pub fn find_metric(name: &At<String>, ids: &HashMap<String, usize>, problems: &mut Problems) -> Option<usize> {

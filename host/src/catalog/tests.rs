@@ -71,7 +71,7 @@ fn meaning(definitions: &Definitions, name: &str) -> String {
     let dimensions: Vec<_> =
         definitions.plan.groups[planned.group].iter().map(|id| &definitions.plan.dimensions[*id]).collect();
     let filter = planned.filter.map(|filter| &definitions.plan.filters[filter]);
-    let meaning = Meaning { name: "m", slots: &planned.slots, finish, filter, dimensions: &dimensions };
+    let meaning = Meaning { name: "m", slots: &planned.slots, finish, filter, dimensions: &dimensions, funnel: None };
     meaning_text(&meaning, &definitions.plan.fields).trim_start_matches("\"m\";").to_owned()
 }
 

@@ -1,10 +1,15 @@
 //! Sums over groups: one accumulator for each distinct (group, filter, slot), shared by the metrics that want it.
 
+use hashbrown::HashMap;
+
 use super::column::Columns;
+use super::decode::Kind;
 use super::delta::States;
-use super::dictionary::NO_VALUE;
+use super::dictionary::{Dictionary, NO_VALUE};
 use super::plan::{FilterId, GroupId, Slot};
 use super::sketch::{Gather, entry};
+use super::summary::top::{Top, capacity};
+use super::summary::{Summary, funnel, quantile};
 
 pub struct Accumulator {
     pub group: GroupId,
@@ -22,6 +27,10 @@ enum State {
     Min(Vec<f64>),
     Max(Vec<f64>),
     Uniq(Vec<Gather>),
+    Quantile(Vec<quantile::Gather>),
+    /// Events by code.
+    Top(Vec<HashMap<u32, u64>>),
+    Funnel(Vec<funnel::Gather>),
 }
 
 impl Accumulator {
@@ -32,16 +41,31 @@ impl Accumulator {
             Slot::Min(_) => State::Min(Vec::new()),
             Slot::Max(_) => State::Max(Vec::new()),
             Slot::Uniq(_) => State::Uniq(Vec::new()),
+            Slot::Quantile { .. } => State::Quantile(Vec::new()),
+            Slot::Top { .. } => State::Top(Vec::new()),
+            Slot::FunnelFirst { .. } | Slot::FunnelLater { .. } => State::Funnel(Vec::new()),
         };
         Self { group, filter, slot, state, numbers: Vec::new() }
     }
 
-    /// Adds the selected rows (ascending; `None`: all) to their groups. `groups` says how many there are by now.
-    pub fn add(&mut self, columns: &Columns, selection: Option<&[u32]>, numbers: &[u32], groups: usize) {
+    /// Adds the selected rows (ascending; `None`: all) to their groups. `selected`: the rows of each of the plan's filters.
+    /// `groups` says how many there are by now.
+    pub fn add(
+        &mut self,
+        columns: &Columns,
+        selection: Option<&[u32]>,
+        selected: &[Vec<u32>],
+        numbers: &[u32],
+        groups: usize,
+    ) {
         self.resize(groups);
         match &self.slot {
             Slot::Count | Slot::CountPresent(_) | Slot::Uniq(_) => {}
+            Slot::Top { .. } | Slot::FunnelFirst { .. } | Slot::FunnelLater { .. } => {}
             Slot::CountNumber(arith) | Slot::Sum(arith) | Slot::Min(arith) | Slot::Max(arith) => {
+                columns.numbers_of(arith, &mut self.numbers);
+            }
+            Slot::Quantile { number: arith, .. } => {
                 columns.numbers_of(arith, &mut self.numbers);
             }
         }
@@ -78,7 +102,38 @@ impl Accumulator {
                     }
                 });
             }
-            (State::Uniq(_), _) => unreachable!("a sketch is fed by a distinct count"),
+            (State::Quantile(sketches), _) => each(columns.rows, selection, |row| {
+                if !value(row).is_nan() {
+                    sketches[numbers[row] as usize].push(value(row));
+                }
+            }),
+            (State::Top(counts), Slot::Top { field, .. }) => {
+                let codes = &columns.codes[*field];
+                each(columns.rows, selection, |row| {
+                    if codes[row] != NO_VALUE {
+                        *counts[numbers[row] as usize].entry(codes[row]).or_insert(0) += 1;
+                    }
+                });
+            }
+            (State::Funnel(visits), Slot::FunnelFirst { key }) => {
+                let keys = &columns.hashes[*key];
+                each(columns.rows, selection, |row| {
+                    if keys[row] != 0 {
+                        visits[numbers[row] as usize].push(keys[row], 0, columns.times[row]);
+                    }
+                });
+            }
+            (State::Funnel(visits), Slot::FunnelLater { key, steps }) => {
+                let keys = &columns.hashes[*key];
+                for (step, filter) in steps.iter().enumerate() {
+                    both(selection, &selected[*filter], |row| {
+                        if keys[row] != 0 {
+                            visits[numbers[row] as usize].push(keys[row], step + 1, columns.times[row]);
+                        }
+                    });
+                }
+            }
+            (State::Uniq(_) | State::Top(_) | State::Funnel(_), _) => unreachable!("a state is fed by its slot"),
         }
     }
 
@@ -92,6 +147,9 @@ impl Accumulator {
             State::Min(least) => least.resize(groups, f64::INFINITY),
             State::Max(most) => most.resize(groups, f64::NEG_INFINITY),
             State::Uniq(sketches) => sketches.resize_with(groups, Gather::default),
+            State::Quantile(sketches) => sketches.resize_with(groups, Default::default),
+            State::Top(counts) => counts.resize_with(groups, HashMap::new),
+            State::Funnel(visits) => visits.resize_with(groups, Default::default),
         }
     }
 
@@ -106,11 +164,14 @@ impl Accumulator {
             State::Min(least) => set(touched, least, |least| *least < f64::INFINITY),
             State::Max(most) => set(touched, most, |most| *most > f64::NEG_INFINITY),
             State::Uniq(sketches) => set(touched, sketches, |sketch| !sketch.is_empty()),
+            State::Quantile(sketches) => set(touched, sketches, |sketch| !sketch.is_empty()),
+            State::Top(counts) => set(touched, counts, |counts| !counts.is_empty()),
+            State::Funnel(visits) => set(touched, visits, |visits| !visits.is_empty()),
         }
     }
 
     /// The states of these groups.
-    pub fn states(&self, rows: &[u32]) -> States {
+    pub fn states(&self, rows: &[u32], dictionaries: &[Option<Dictionary>]) -> States {
         fn pick<T: Clone>(values: &[T], rows: &[u32], empty: T) -> Vec<T> {
             rows.iter().map(|row| values.get(*row as usize).unwrap_or(&empty).clone()).collect()
         }
@@ -122,7 +183,28 @@ impl Accumulator {
             State::Uniq(sketches) => {
                 States::Uniq(pick(sketches, rows, Gather::default()).into_iter().map(Gather::finish).collect())
             }
+            State::Quantile(sketches) => {
+                let sketches = pick(sketches, rows, quantile::Gather::default()).into_iter();
+                States::Summary(sketches.map(|sketch| Summary::Quantiles(sketch.finish())).collect())
+            }
+            State::Top(counts) => {
+                let counts = rows.iter().map(|row| counts.get(*row as usize));
+                States::Summary(counts.map(|counts| self.top(counts, dictionaries)).collect())
+            }
+            State::Funnel(visits) => {
+                let visits = pick(visits, rows, funnel::Gather::default()).into_iter();
+                States::Summary(visits.map(|visits| Summary::Funnel(visits.finish())).collect())
+            }
         }
+    }
+
+    /// What is no scalar has no text, and is left out.
+    fn top(&self, counts: Option<&HashMap<u32, u64>>, dictionaries: &[Option<Dictionary>]) -> Summary {
+        let (Slot::Top { n, field }, Some(counts)) = (&self.slot, counts) else { return Summary::Nothing };
+        let entries = dictionaries[*field].as_ref().map_or(&[][..], Dictionary::entries);
+        let counted = counts.iter().map(|(code, count)| (&entries[*code as usize], *count));
+        let scalars = counted.filter(|(entry, _)| !matches!(entry.kind, Kind::Object | Kind::Array));
+        Summary::Top(Top::of(capacity(*n), scalars.map(|(entry, count)| (entry.text.clone(), count)).collect()))
     }
 
     pub fn clear(&mut self) {
@@ -134,6 +216,20 @@ impl Accumulator {
             }
             State::Min(values) | State::Max(values) => values.clear(),
             State::Uniq(sketches) => sketches.clear(),
+            State::Quantile(sketches) => sketches.clear(),
+            State::Top(counts) => counts.clear(),
+            State::Funnel(visits) => visits.clear(),
+        }
+    }
+}
+
+/// The rows that are in both, ascending. `None`: all are.
+fn both(selection: Option<&[u32]>, other: &[u32], mut visit: impl FnMut(usize)) {
+    let Some(mut selection) = selection else { return other.iter().for_each(|row| visit(*row as usize)) };
+    for row in other {
+        selection = &selection[selection.partition_point(|selected| selected < row)..];
+        if selection.first() == Some(row) {
+            visit(*row as usize);
         }
     }
 }

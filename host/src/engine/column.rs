@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::arith::{Arith, Operator};
 use super::decode::{Kind, number};
 use super::plan::FieldId;
+use crate::time::Millis;
 
 /// Rows decoded, judged and added up together: columns of this length stay in cache.
 pub const CHUNK_ROWS: usize = 1024;
@@ -12,6 +13,8 @@ pub const CHUNK_ROWS: usize = 1024;
 #[derive(Default)]
 pub struct Columns {
     pub rows: usize,
+    /// When each event happened; empty where the plan does not want it.
+    pub times: Vec<Millis>,
     /// By field; empty where the plan does not want that form of the field.
     pub codes: Vec<Vec<u32>>,
     /// NaN: not a number.
@@ -24,6 +27,7 @@ impl Columns {
     pub fn new(fields: usize) -> Self {
         Self {
             rows: 0,
+            times: Vec::new(),
             codes: vec![Vec::new(); fields],
             numbers: vec![Vec::new(); fields],
             hashes: vec![Vec::new(); fields],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::sketch::Sketch;
+use super::summary::Summary;
 use crate::time::{Millis, Minute};
 
 /// A source partition: a lane of the journal, a partition of a topic.
@@ -114,4 +115,5 @@ pub enum States {
     Max(Vec<f64>),
     /// Full combinations only; margins are made where they are kept.
     Uniq(Vec<Sketch>),
+    Summary(Vec<Summary>),
 }

@@ -103,6 +103,7 @@ fn append(states: &mut States, more: States) {
         | (States::Min(states), States::Min(mut more))
         | (States::Max(states), States::Max(mut more)) => states.append(&mut more),
         (States::Uniq(states), States::Uniq(mut more)) => states.append(&mut more),
+        (States::Summary(states), States::Summary(mut more)) => states.append(&mut more),
         _ => unreachable!("a slot of a plan has one kind"),
     }
 }

@@ -26,6 +26,7 @@ pub mod filter;
 pub mod accumulator;
 pub mod group;
 pub mod sketch;
+pub mod summary;
 
 pub mod delta;
 pub mod merge;

@@ -180,6 +180,25 @@ pub enum Slot {
     Max(Arith<FieldId>),
     /// The field has `hash`.
     Uniq(FieldId),
+    /// `q` says which quantile is read; the state holds all.
+    Quantile {
+        q: f64,
+        number: Arith<FieldId>,
+    },
+    /// The `n` most frequent values. The field has `codes`.
+    Top {
+        n: u32,
+        field: FieldId,
+    },
+    /// The first step of a funnel: what passes the metric's filter. The key has `hash`.
+    FunnelFirst {
+        key: FieldId,
+    },
+    /// The other steps of a funnel, from the second on: what passes the metric's filter and the step's.
+    FunnelLater {
+        key: FieldId,
+        steps: Vec<FilterId>,
+    },
 }
 
 /// The kind of a slot's state: how it merges and is encoded. Stored; numbers are never reused.
@@ -191,6 +210,24 @@ pub enum StateKind {
     Min = 3,
     Max = 4,
     Uniq = 5,
+    Quantile = 6,
+    Top = 7,
+    Funnel = 8,
+}
+
+impl StateKind {
+    pub const ALL: [Self; 8] =
+        [Self::Count, Self::Sum, Self::Min, Self::Max, Self::Uniq, Self::Quantile, Self::Top, Self::Funnel];
+
+    /// Merges only in the engine (`engine/summary`): to a store it is bytes.
+    pub fn is_summary(self) -> bool {
+        matches!(self, Self::Quantile | Self::Top | Self::Funnel)
+    }
+
+    /// Larger than a few numbers.
+    pub fn is_sketch(self) -> bool {
+        self == Self::Uniq || self.is_summary()
+    }
 }
 
 impl Slot {
@@ -201,13 +238,31 @@ impl Slot {
             Self::Min(_) => StateKind::Min,
             Self::Max(_) => StateKind::Max,
             Self::Uniq(_) => StateKind::Uniq,
+            Self::Quantile { .. } => StateKind::Quantile,
+            Self::Top { .. } => StateKind::Top,
+            Self::FunnelFirst { .. } | Self::FunnelLater { .. } => StateKind::Funnel,
         }
+    }
+
+    /// Over the same events both have the same state: what is only of interest to readers does not tell them apart.
+    pub fn same_state(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Quantile { number: a, .. }, Self::Quantile { number: b, .. }) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+impl Plan {
+    /// Something wants to know when each event happened, and not only in which minute.
+    pub fn wants_times(&self) -> bool {
+        self.metrics.iter().flat_map(|metric| &metric.slots).any(|slot| slot.kind() == StateKind::Funnel)
     }
 }
 
 impl Metric {
     /// Has a sketch, and so keeps margins: the total and each single dimension as cells of their own.
     pub fn keeps_margins(&self) -> bool {
-        self.slots.iter().any(|slot| slot.kind() == StateKind::Uniq)
+        self.slots.iter().any(|slot| slot.kind().is_sketch())
     }
 }

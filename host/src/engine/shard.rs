@@ -66,6 +66,7 @@ struct Work {
     metrics: Vec<Vec<usize>>,
     /// For each dimension, by code, the events that had the value.
     events: Vec<Vec<u64>>,
+    wants_times: bool,
 }
 
 impl Shard {
@@ -134,8 +135,9 @@ impl Work {
         let mut accumulators: Vec<Accumulator> = Vec::new();
         let metrics = plan.metrics.iter().map(|metric| {
             let mut place = |slot: &super::plan::Slot| {
-                let same =
-                    |it: &Accumulator| it.group == metric.group && it.filter == metric.filter && it.slot == *slot;
+                let same = |it: &Accumulator| {
+                    it.group == metric.group && it.filter == metric.filter && it.slot.same_state(slot)
+                };
                 accumulators.iter().position(same).unwrap_or_else(|| {
                     accumulators.push(Accumulator::new(metric.group, metric.filter, slot.clone()));
                     accumulators.len() - 1
@@ -170,6 +172,7 @@ impl Work {
             accumulators,
             metrics,
             events: vec![Vec::new(); plan.dimensions.len()],
+            wants_times: plan.wants_times(),
             plan,
         }
     }
@@ -206,6 +209,10 @@ impl Work {
     fn fill_columns(&mut self, input: &Input<'_>) {
         let plan = self.plan.clone();
         self.columns.rows = self.selection.len();
+        if self.wants_times {
+            self.columns.times.clear();
+            self.columns.times.extend(self.selection.iter().map(|row| self.judge.times[*row as usize]));
+        }
         for (id, field) in plan.fields.iter().enumerate() {
             let Self { rows, judge, selection, columns, dictionaries, .. } = self;
             let values = rows.column(id);
@@ -304,7 +311,7 @@ impl Work {
         for accumulator in accumulators {
             let selection = accumulator.filter.map(|filter| selected[filter].as_slice());
             let group = accumulator.group;
-            accumulator.add(columns, selection, &scratch[group].numbers, groups[group].count());
+            accumulator.add(columns, selection, selected, &scratch[group].numbers, groups[group].count());
         }
     }
 
@@ -321,7 +328,8 @@ impl Work {
             slots.iter().for_each(|slot| self.accumulators[*slot].mark(&mut touched));
             let rows: Vec<u32> = (0..touched.len() as u32).filter(|row| touched[*row as usize]).collect();
             if !rows.is_empty() {
-                let slots = slots.iter().map(|slot| self.accumulators[*slot].states(&rows)).collect();
+                let slots =
+                    slots.iter().map(|slot| self.accumulators[*slot].states(&rows, &self.dictionaries)).collect();
                 metrics.push(MetricPartial { metric, rows, slots });
             }
         }

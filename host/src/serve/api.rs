@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Services;
 use super::query::request::{decode, parameters, parse};
-use crate::catalog::definitions::{Active, MetricDefinition, MetricKind};
+use crate::catalog::definitions::{Active, MetricDefinition, MetricKind, ValueShape};
 use crate::telemetry;
 use crate::web::{ApiError, suggestion};
 
@@ -63,6 +63,11 @@ fn metric_json(active: &Active, index: usize, metric: &MetricDefinition) -> Valu
         MetricKind::Composite { .. } => ("composite", longest_window(active, index), None),
     };
     let rule = definitions.rules.iter().find(|rule| rule.metric == index);
+    let (value, steps, span_ms) = match &metric.shape {
+        ValueShape::Number => ("number", None, None),
+        ValueShape::Top { .. } => ("top", None, None),
+        ValueShape::Funnel { steps, span_ms, .. } => ("funnel", Some(steps), Some(span_ms)),
+    };
     json!({
         "name": metric.name,
         "title": metric.title,
@@ -74,6 +79,9 @@ fn metric_json(active: &Active, index: usize, metric: &MetricDefinition) -> Valu
         "per_ms": per_ms,
         "dimensions": metric.dimensions,
         "estimate": metric.estimate,
+        "value": value,
+        "steps": steps,
+        "span_ms": span_ms,
         "zero_fill": metric.zero_fill,
         "state": "live",
         "anomalies": rule.map(|rule| json!({"rule": rule.kind.label(), "by": rule.by})),

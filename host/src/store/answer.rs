@@ -11,6 +11,7 @@ use super::table::{ANY, Combinations};
 use super::{ReadAnswer, ReadRequest, Resolution, Seq, StateColumn, StateSeries};
 use crate::engine::plan::StateKind;
 use crate::engine::sketch::Sketch;
+use crate::engine::summary::Summary;
 use crate::time::Minute;
 
 /// In a map from combinations to series: in none.
@@ -191,6 +192,12 @@ fn add_slot(series: &mut [StateSeries], slot: usize, kind: StateKind, panes: &[S
             Some(sketch) => merge_shared(sketch, state),
             None => *into = Some(state.clone()),
         }),
+        StateKind::Quantile | StateKind::Top | StateKind::Funnel => {
+            fold!(Summary, |into: &mut Option<Arc<Summary>>, state: &Arc<Summary>| match into {
+                Some(summary) => merge_shared(summary, state),
+                None => *into = Some(state.clone()),
+            });
+        }
     }
 }
 
@@ -201,6 +208,7 @@ fn neutral(kind: StateKind, steps: usize) -> StateColumn {
         StateKind::Min => StateColumn::Min(vec![f64::INFINITY; steps]),
         StateKind::Max => StateColumn::Max(vec![f64::NEG_INFINITY; steps]),
         StateKind::Uniq => StateColumn::Uniq(vec![None; steps]),
+        StateKind::Quantile | StateKind::Top | StateKind::Funnel => StateColumn::Summary(vec![None; steps]),
     }
 }
 

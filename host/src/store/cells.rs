@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::delta::States;
 use crate::engine::plan::StateKind;
 use crate::engine::sketch::Sketch;
+use crate::engine::summary::Summary;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Column {
@@ -14,6 +15,8 @@ pub enum Column {
     Min(Vec<f64>),
     Max(Vec<f64>),
     Uniq(Vec<Arc<Sketch>>),
+    /// Quantiles, top lists and funnels.
+    Summary(Vec<Arc<Summary>>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +43,7 @@ impl Column {
             StateKind::Min => Self::Min(Vec::new()),
             StateKind::Max => Self::Max(Vec::new()),
             StateKind::Uniq => Self::Uniq(Vec::new()),
+            StateKind::Quantile | StateKind::Top | StateKind::Funnel => Self::Summary(Vec::new()),
         }
     }
 
@@ -48,6 +52,7 @@ impl Column {
             Self::Count(column) => column.len(),
             Self::Sum(column) | Self::Min(column) | Self::Max(column) => column.len(),
             Self::Uniq(column) => column.len(),
+            Self::Summary(column) => column.len(),
         }
     }
 
@@ -59,6 +64,7 @@ impl Column {
             Self::Min(column) => spread(column, was_there, &f64::INFINITY),
             Self::Max(column) => spread(column, was_there, &f64::NEG_INFINITY),
             Self::Uniq(column) => spread(column, was_there, &Arc::new(Sketch::default())),
+            Self::Summary(column) => spread(column, was_there, &Arc::new(Summary::Nothing)),
         }
     }
 
@@ -73,22 +79,22 @@ impl Column {
             Self::Min(column) => Self::Min(permuted(&column, order)),
             Self::Max(column) => Self::Max(permuted(&column, order)),
             Self::Uniq(column) => Self::Uniq(permuted(&column, order)),
+            Self::Summary(column) => Self::Summary(permuted(&column, order)),
         }
     }
 
     /// Rough heap bytes.
     fn bytes(&self) -> usize {
         match self {
-            Self::Uniq(column) => column.iter().map(|sketch| sketch_bytes(sketch)).sum(),
+            Self::Uniq(column) => column.iter().map(|sketch| sketch.bytes() + SHARED_BYTES).sum(),
+            Self::Summary(column) => column.iter().map(|summary| summary.bytes() + SHARED_BYTES).sum(),
             other => other.len() * 8,
         }
     }
 }
 
-/// What a sketch takes behind its `Arc`, with the allocator's share.
-fn sketch_bytes(sketch: &Sketch) -> usize {
-    sketch.bytes() + 64
-}
+/// What an `Arc` takes besides what is in it, with the allocator's share.
+const SHARED_BYTES: usize = 64;
 
 fn spread<T: Clone>(column: &mut Vec<T>, was_there: &[bool], neutral: &T) {
     let mut before = std::mem::take(column).into_iter();
@@ -123,7 +129,10 @@ impl Cells {
                     pairs().for_each(|(at, row)| column[at] = column[at].max(states[row]));
                 }
                 (Column::Uniq(column), States::Uniq(states)) => {
-                    pairs().for_each(|(at, row)| merge_sketch(&mut column[at], &mut states[row], take));
+                    pairs().for_each(|(at, row)| merge_owned(&mut column[at], &mut states[row], take));
+                }
+                (Column::Summary(column), States::Summary(states)) => {
+                    pairs().for_each(|(at, row)| merge_owned(&mut column[at], &mut states[row], take));
                 }
                 _ => unreachable!("kinds are compared before anything is merged"),
             }
@@ -149,6 +158,9 @@ impl Cells {
                 }
                 (Column::Uniq(column), Column::Uniq(other)) => {
                     at.iter().zip(other).for_each(|(&at, sketch)| merge_shared(&mut column[at], sketch));
+                }
+                (Column::Summary(column), Column::Summary(other)) => {
+                    at.iter().zip(other).for_each(|(&at, summary)| merge_shared(&mut column[at], summary));
                 }
                 _ => unreachable!("cells of one metric have the same kinds"),
             }
@@ -193,23 +205,56 @@ fn union(first: &[u32], second: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<boo
     (rows, was_there)
 }
 
-fn merge_sketch(into: &mut Arc<Sketch>, sketch: &mut Sketch, take: bool) {
-    if !into.is_empty() {
-        return Arc::make_mut(into).merge(sketch);
+/// What is behind an `Arc` because it is large.
+pub trait Large: Clone + Default {
+    fn is_nothing(&self) -> bool;
+    fn merge_with(&mut self, other: &Self);
+    fn shrink(&mut self);
+}
+
+impl Large for Sketch {
+    fn is_nothing(&self) -> bool {
+        self.is_empty()
     }
-    let mut sketch = if take { std::mem::take(sketch) } else { sketch.clone() };
-    if let Sketch::Sparse(entries) = &mut sketch {
-        entries.shrink_to_fit();
+
+    fn merge_with(&mut self, other: &Self) {
+        self.merge(other);
     }
-    *into = Arc::new(sketch);
+
+    fn shrink(&mut self) {
+        if let Self::Sparse(entries) = self {
+            entries.shrink_to_fit();
+        }
+    }
+}
+
+impl Large for Summary {
+    fn is_nothing(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn merge_with(&mut self, other: &Self) {
+        self.merge(other);
+    }
+
+    fn shrink(&mut self) {}
+}
+
+fn merge_owned<T: Large>(into: &mut Arc<T>, state: &mut T, take: bool) {
+    if !into.is_nothing() {
+        return Arc::make_mut(into).merge_with(state);
+    }
+    let mut state = if take { std::mem::take(state) } else { state.clone() };
+    state.shrink();
+    *into = Arc::new(state);
 }
 
 /// Without a copy where there is nothing to merge with.
-pub fn merge_shared(into: &mut Arc<Sketch>, sketch: &Arc<Sketch>) {
-    if into.is_empty() {
-        *into = sketch.clone();
+pub fn merge_shared<T: Large>(into: &mut Arc<T>, state: &Arc<T>) {
+    if into.is_nothing() {
+        *into = state.clone();
     } else {
-        Arc::make_mut(into).merge(sketch);
+        Arc::make_mut(into).merge_with(state);
     }
 }
 

@@ -21,6 +21,7 @@ use pane::{Decoded, Wanted};
 use crate::engine::delta::{Delta, SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::engine::sketch::Sketch;
+use crate::engine::summary::Summary;
 use crate::time::{Millis, Minute};
 
 /// What dimension values past a limit are kept under.
@@ -115,6 +116,7 @@ pub enum StateColumn {
     Min(Vec<f64>),
     Max(Vec<f64>),
     Uniq(Vec<Option<Arc<Sketch>>>),
+    Summary(Vec<Option<Arc<Summary>>>),
 }
 
 /// Minutes, mergeable, for lateness + the longest window + 1 h. Called from blocking threads.

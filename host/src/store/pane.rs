@@ -10,7 +10,7 @@
 //!          the section of margins
 //! part 2   the section of full combinations
 //! section  u32 rows; for each dimension a u32 a row (index of the value; u32::MAX: any); for each slot
-//!          counts as u64, sums, minima, maxima as f64, or sketches in their encoding 1, one behind the other
+//!          counts as u64, sums, minima, maxima as f64, or sketches or summaries in their encoding 1, one behind the other
 //! ```
 
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use super::cells::{Cells, Column, Pane};
 use super::table::{ANY, Combinations};
 use crate::engine::plan::StateKind;
 use crate::engine::sketch::Sketch;
+use crate::engine::summary::Summary;
 
 const VERSION: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
@@ -115,6 +116,7 @@ fn put_column(body: &mut Vec<u8>, column: &Column) {
             shuffle(body, column.iter().map(|value| value.to_bits().to_le_bytes()));
         }
         Column::Uniq(column) => column.iter().for_each(|sketch| sketch.encode(body)),
+        Column::Summary(column) => column.iter().for_each(|summary| summary.encode(body)),
     }
 }
 
@@ -226,6 +228,10 @@ impl<'b> Reader<'b> {
                 let sketch = |_| Sketch::decode(&mut self.0).map(Arc::new);
                 Column::Uniq((0..rows).map(sketch).collect::<Option<Vec<_>>>()?)
             }
+            StateKind::Quantile | StateKind::Top | StateKind::Funnel => {
+                let summary = |_| Summary::decode(kind, &mut self.0).map(Arc::new);
+                Column::Summary((0..rows).map(summary).collect::<Option<Vec<_>>>()?)
+            }
         })
     }
 
@@ -250,7 +256,5 @@ impl<'b> Reader<'b> {
 }
 
 fn kind(number: u8) -> Option<StateKind> {
-    [StateKind::Count, StateKind::Sum, StateKind::Min, StateKind::Max, StateKind::Uniq]
-        .into_iter()
-        .find(|&kind| kind as u8 == number)
+    StateKind::ALL.into_iter().find(|&kind| kind as u8 == number)
 }

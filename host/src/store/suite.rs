@@ -14,6 +14,8 @@ use super::*;
 use crate::engine::arith::Arith;
 use crate::engine::delta::{DimensionValue, GROUP_ALL, GroupPartial, MetricPartial, Partial, SourceRange, States};
 use crate::engine::plan::{Dimension, EventPlan, Metric, Plan, Slot};
+use crate::engine::summary::top::Top;
+use crate::engine::summary::{funnel, quantile};
 pub use history::{history_record, history_store};
 
 /// An event as far as stores are concerned.
@@ -30,6 +32,14 @@ pub fn plan() -> Arc<Plan> {
     let dimension = |(field, limit): (usize, Option<u32>)| Dimension { name: format!("d{field}"), field, limit };
     let amount = || Arith::Leaf(0);
     let scalars = || vec![Slot::Count, Slot::Sum(amount()), Slot::Min(amount()), Slot::Max(amount())];
+    let summaries = || {
+        vec![
+            Slot::Quantile { q: 0.5, number: amount() },
+            Slot::Count,
+            Slot::Top { n: 3, field: 0 },
+            Slot::FunnelFirst { key: 0 },
+        ]
+    };
     let metrics = [
         ("events", 0, scalars(), 1_000),
         ("tight", 1, scalars(), 6),
@@ -37,6 +47,8 @@ pub fn plan() -> Arc<Plan> {
         ("users_by_first", 2, vec![Slot::Uniq(0)], 3),
         ("all", 3, vec![Slot::Sum(amount())], 5),
         ("all_users", 3, vec![Slot::Uniq(0)], 5),
+        ("summaries", 0, summaries(), 9),
+        ("all_later", 3, vec![Slot::FunnelLater { key: 0, steps: vec![] }], 5),
     ];
     let metric = |(name, group, slots, limit): (&str, usize, Vec<Slot>, u32)| Metric {
         name: name.into(),
@@ -128,6 +140,27 @@ fn states<'e>(slot: &Slot, rows: impl Iterator<Item = &'e Vec<&'e Event>>) -> St
         StateKind::Min => States::Min(rows.map(|events| amounts(events, f64::INFINITY, f64::min)).collect()),
         StateKind::Max => States::Max(rows.map(|events| amounts(events, f64::NEG_INFINITY, f64::max)).collect()),
         StateKind::Uniq => States::Uniq(rows.map(|events| sketch(events.iter().map(|event| event.user))).collect()),
+        kind => States::Summary(rows.map(|events| summary(kind, events)).collect()),
+    }
+}
+
+fn summary(kind: StateKind, events: &[&Event]) -> Summary {
+    match kind {
+        StateKind::Quantile => {
+            let mut gather = quantile::Gather::default();
+            events.iter().for_each(|event| gather.push(event.amount));
+            Summary::Quantiles(gather.finish())
+        }
+        StateKind::Top => {
+            let users = events.iter().map(|event| (format!("u{}", event.user).as_str().into(), 1));
+            Summary::Top(Top::of(1_000, users.collect()))
+        }
+        _ => {
+            let mut gather = funnel::Gather::default();
+            let at = |event: &Event| event.minute.start() + (event.amount * 100.0) as Millis;
+            events.iter().for_each(|event| gather.push(xxh3_64(&event.user.to_le_bytes()), 1, at(event)));
+            Summary::Funnel(gather.finish())
+        }
     }
 }
 
@@ -251,6 +284,7 @@ impl Model {
                     Approximate::Number(events.iter().map(|e| e.amount).fold(f64::NEG_INFINITY, f64::max))
                 }
                 StateKind::Uniq => Approximate::Sketch(sketch(events.iter().map(|event| event.user))),
+                kind => Approximate::Summary(summary(kind, &events)),
             };
             request.kinds.iter().map(slot).collect()
         };
@@ -263,6 +297,7 @@ impl Model {
 pub enum Approximate {
     Number(f64),
     Sketch(Sketch),
+    Summary(Summary),
 }
 
 impl PartialEq for Approximate {
@@ -270,6 +305,7 @@ impl PartialEq for Approximate {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) => (a - b).abs() <= 1e-9 * a.abs().max(1.0),
             (Self::Sketch(a), Self::Sketch(b)) => a == b,
+            (Self::Summary(a), Self::Summary(b)) => a == b,
             _ => false,
         }
     }
@@ -289,6 +325,9 @@ pub fn flatten(answer: &ReadAnswer) -> BTreeMap<(Vec<String>, u32), Vec<Approxim
                 }
                 StateColumn::Uniq(states) => {
                     Approximate::Sketch(states[step].as_deref().cloned().expect("a present cell has a sketch"))
+                }
+                StateColumn::Summary(states) => {
+                    Approximate::Summary(states[step].as_deref().cloned().expect("a present cell has a summary"))
                 }
             };
             let labels = series.labels.iter().map(|label| label.to_string()).collect();

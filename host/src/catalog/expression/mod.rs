@@ -1,5 +1,6 @@
 //! A metric's expression: SQL text to aggregates, arithmetic and a condition over fields. Knows no windows and no plugins.
 
+mod larger;
 mod predicate;
 mod scope;
 mod sql;
@@ -11,6 +12,7 @@ use crate::catalog::diagnostic::{Problems, Span};
 use crate::catalog::literal::Literal;
 use crate::engine::arith::Arith;
 use crate::engine::plan::{Predicate, Slot};
+use crate::time::Millis;
 
 pub const EXPRESSION_BYTES_MAX: usize = 10_000;
 /// Brackets and operators inside one another; a chain of `and` or `or` counts once.
@@ -28,10 +30,29 @@ pub enum Leaf {
 pub struct Expression {
     pub value: Arith<Leaf>,
     pub filter: Option<Predicate>,
-    /// Contains `avg`, `min` or `max`: no data is no value.
+    /// Contains something else than `count`, `sum` or `uniq`: no data is no value.
     pub null_without_data: bool,
     /// The metrics it combines, and where they are named.
     pub parts: Vec<(usize, Span)>,
+    /// The value is one.
+    pub funnel: Option<Funnel>,
+}
+
+/// What a funnel's first slot does not say.
+#[derive(Clone, Debug)]
+pub struct Funnel {
+    pub span_ms: Millis,
+    /// The first one included.
+    pub steps: Vec<Predicate>,
+    /// As typed.
+    pub texts: Vec<String>,
+}
+
+impl Expression {
+    /// Its value is a list, and no number.
+    pub fn is_list(&self) -> bool {
+        matches!(&self.value, Arith::Leaf(Leaf::Slot(Slot::Top { .. } | Slot::FunnelFirst { .. })))
+    }
 }
 
 /// `None` after having said why.
@@ -43,7 +64,16 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
         return None;
     }
     let select = sql::parse(literal, problems)?;
-    let mut reader = Reader { literal, scope, problems, null_without_data: false, parts: Vec::new(), slots: 0 };
+    let mut reader = Reader {
+        literal,
+        scope,
+        problems,
+        null_without_data: false,
+        parts: Vec::new(),
+        slots: 0,
+        lists: Vec::new(),
+        funnel: None,
+    };
     let value = reader.value(&select.value);
     let filter = select.condition.as_ref().map(|condition| reader.condition(condition));
     let value = value?;
@@ -51,11 +81,17 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
         Some(condition) => Some(condition?),
         None => None,
     };
-    let Reader { null_without_data, parts, slots, .. } = reader;
+    let Reader { null_without_data, parts, slots, lists, funnel, .. } = reader;
     if slots == 0 && parts.is_empty() {
         problems
             .add(&literal.locate(0, literal.text.chars().count()), "the expression has no aggregate")
-            .expected("`count()`, `sum(field)`, `avg`, `min`, `max` or `uniq`, or names of metrics");
+            .expected("`count()`, `sum(field)` or another aggregate, or names of metrics");
+        return None;
+    }
+    if let (Some((name, span)), false) = (lists.first(), matches!(value, Arith::Leaf(_))) {
+        problems
+            .add(span, format!("the value of `{name}` is a list and no number"))
+            .expected(format!("`{name}(…)` alone, and its `where`"));
         return None;
     }
     if let (true, Some((_, span))) = (slots > 0, parts.first()) {
@@ -74,7 +110,7 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
             .help("its parts keep their own");
         return None;
     }
-    Some(Expression { value, filter, null_without_data, parts })
+    Some(Expression { value, filter, null_without_data, parts, funnel })
 }
 
 /// Walks one expression.
@@ -85,4 +121,7 @@ struct Reader<'r, 's> {
     null_without_data: bool,
     parts: Vec<(usize, Span)>,
     slots: usize,
+    /// The aggregates whose value is a list, and where they stand.
+    lists: Vec<(String, Span)>,
+    funnel: Option<Funnel>,
 }

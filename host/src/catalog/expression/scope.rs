@@ -46,6 +46,8 @@ pub struct Scope<'a> {
     /// Dimensions that read a field of another name, unless an enrichment gives a field of theirs.
     pub aliases: &'a HashMap<String, Vec<String>>,
     pub fields: &'a mut Fields,
+    /// The event's `key`, if it has one.
+    pub key: Option<&'a [String]>,
 }
 
 impl Scope<'_> {

@@ -7,7 +7,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::EXPRESSION_DEPTH_MAX;
 use crate::catalog::diagnostic::{Problems, Span};
@@ -45,6 +45,7 @@ pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
             .help(ONLY_VALUE);
         return None;
     }
+    let tokens = bracketed(tokens);
     let mut parser =
         Parser::new(&GenericDialect {}).with_recursion_limit(EXPRESSION_DEPTH_MAX).with_tokens_with_locations(tokens);
     let select = select(&mut parser);
@@ -58,6 +59,54 @@ pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
         Ok(select) => return Some(select),
     }
     None
+}
+
+/// The arguments of `funnel` in brackets of their own: the library takes `type = 'error'` between those of a call for an argument
+/// called `type`.
+fn bracketed(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_word = |token: &Token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case("funnel"));
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let opens = is_word(&token.token) && tokens.peek().is_some_and(|next| next.token == Token::LParen);
+        out.push(token);
+        if !opens {
+            continue;
+        }
+        out.extend(tokens.next());
+        let (mut depth, mut argument) = (0usize, Vec::new());
+        for token in tokens.by_ref() {
+            let ends = depth == 0 && matches!(token.token, Token::Comma | Token::RParen);
+            if !ends {
+                match token.token {
+                    Token::LParen => depth += 1,
+                    Token::RParen => depth -= 1,
+                    _ => {}
+                }
+                argument.push(token);
+                continue;
+            }
+            put_in_brackets(&mut out, std::mem::take(&mut argument));
+            let closes = token.token == Token::RParen;
+            out.push(token);
+            if closes {
+                break;
+            }
+        }
+        // Left open: the parser says so.
+        out.extend(argument);
+    }
+    out
+}
+
+fn put_in_brackets(out: &mut Vec<TokenWithSpan>, argument: Vec<TokenWithSpan>) {
+    let said = || argument.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+    let (Some(first), Some(last)) = (said().next(), said().next_back()) else { return out.extend(argument) };
+    let (start, end) = (first.span.start, last.span.end);
+    let bracket = |token, at| TokenWithSpan { token, span: sqlparser::tokenizer::Span::new(at, at) };
+    out.push(bracket(Token::LParen, start));
+    out.extend(argument);
+    out.push(bracket(Token::RParen, end));
 }
 
 fn select(parser: &mut Parser<'_>) -> Result<Select, ParserError> {

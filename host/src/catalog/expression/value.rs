@@ -11,12 +11,11 @@ use crate::catalog::diagnostic::{Span, nearest, one_of};
 use crate::engine::arith::{Arith, Operator};
 use crate::engine::plan::{FieldId, Slot};
 
-const AGGREGATES: [&str; 6] = ["count", "sum", "avg", "min", "max", "uniq"];
-const LATER_AGGREGATES: [&str; 3] = ["quantile", "top", "funnel"];
+const AGGREGATES: [&str; 9] = ["count", "sum", "avg", "min", "max", "uniq", "quantile", "top", "funnel"];
 const SUPPORTED: &str =
     "fields, literals, arithmetic, comparisons, `in`, `between`, `like`, `is null`, `and`, `or`, `not`";
 /// What other systems call them.
-const OTHER_NAMES: [(&str, &str); 12] = [
+const OTHER_NAMES: [(&str, &str); 18] = [
     ("average", "avg"),
     ("mean", "avg"),
     ("minimum", "min"),
@@ -29,10 +28,16 @@ const OTHER_NAMES: [(&str, &str); 12] = [
     ("cardinality", "uniq"),
     ("countif", "count"),
     ("sumif", "sum"),
+    ("percentile", "quantile"),
+    ("approx_percentile", "quantile"),
+    ("approx_quantile", "quantile"),
+    ("median", "quantile"),
+    ("topk", "top"),
+    ("top_k", "top"),
 ];
 
 pub fn is_aggregate(name: &str) -> bool {
-    AGGREGATES.contains(&name) || LATER_AGGREGATES.contains(&name)
+    AGGREGATES.contains(&name)
 }
 
 pub fn operator(op: &BinaryOperator) -> Option<Operator> {
@@ -190,13 +195,6 @@ impl Reader<'_, '_> {
     fn aggregate(&mut self, function: &Function) -> Option<Arith<Leaf>> {
         let span = self.name_span(function);
         let name = function.name.to_string().to_lowercase();
-        if LATER_AGGREGATES.contains(&name.as_str()) {
-            self.problems
-                .add(&span, format!("`{name}` is not supported yet"))
-                .expected(one_of(AGGREGATES))
-                .help("it comes in a later version");
-            return None;
-        }
         if !AGGREGATES.contains(&name.as_str()) {
             let other = OTHER_NAMES.iter().find(|(other, _)| *other == name).map(|(_, ours)| *ours);
             let near = other.or_else(|| nearest(&name, AGGREGATES));
@@ -208,6 +206,12 @@ impl Reader<'_, '_> {
             return None;
         }
         let args = self.arguments(&span, &name, function)?;
+        match name.as_str() {
+            "quantile" => return self.quantile(&span, &args),
+            "top" => return self.top(&span, &args),
+            "funnel" => return self.funnel(&span, &args),
+            _ => {}
+        }
         let argument = match (&args[..], name.as_str()) {
             ([] | [FunctionArgExpr::Wildcard], "count") => return Some(self.slot(Slot::Count)),
             ([FunctionArgExpr::Expr(argument)], _) => argument,
@@ -312,12 +316,13 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn slot(&mut self, slot: Slot) -> Arith<Leaf> {
+    pub fn slot(&mut self, slot: Slot) -> Arith<Leaf> {
         self.slots += 1;
         Arith::Leaf(Leaf::Slot(slot))
     }
 
-    fn extreme(&mut self, slot: Slot) -> Arith<Leaf> {
+    /// No data is no value.
+    pub fn extreme(&mut self, slot: Slot) -> Arith<Leaf> {
         self.null_without_data = true;
         self.slot(slot)
     }

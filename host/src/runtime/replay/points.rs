@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::ReplayError;
 use crate::catalog::definitions::Active;
-use crate::serve::query::replay::event_points;
+use crate::serve::query::replay::{PointValue, event_points};
 use crate::store::StateReader;
 use crate::time::Minute;
 
@@ -35,7 +35,7 @@ pub fn write(
                 let comma = if at > 0 { "," } else { "" };
                 line.push_str(&format!("{comma}{key}:{}", text(label)));
             }
-            line.push_str(&format!("}},\"value\":{}}}\n", value.map_or("null".into(), number)));
+            line.push_str(&format!("}},\"value\":{}}}\n", written(value)));
             outcome = out.write_all(line.as_bytes());
         })
         .map_err(|error| ReplayError::Points(error.message))?;
@@ -46,6 +46,14 @@ pub fn write(
 
 fn text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+fn written(value: PointValue<'_>) -> String {
+    match value {
+        PointValue::Null => "null".into(),
+        PointValue::Number(value) => number(value),
+        PointValue::List(list) => list.into(),
+    }
 }
 
 /// Whole numbers without a fraction, others with as many digits as it takes to read the same number back.

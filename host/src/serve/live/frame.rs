@@ -1,6 +1,8 @@
 //! The bodies of frames. A frame is a short head of one subscription's own (`{"op":…,"id":…`) and a body that equal
 //! subscriptions share.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use super::topic::Model;
 use crate::anomaly::Judged;
 use crate::catalog::definitions::{Active, Outcome};
 use crate::serve::query::answer::{
-    comma, json as write_json, key, number, write_anomaly, write_band, write_labels, write_series,
+    comma, json as write_json, key, write_anomaly, write_band, write_labels, write_series, write_value,
 };
 use crate::serve::query::combine::Series;
 use crate::serve::query::leaf::Grid;
@@ -89,10 +91,10 @@ pub struct DeltaWriter {
 }
 
 impl DeltaWriter {
-    pub fn point(&mut self, index: usize, t: Millis, value: f64) {
+    pub fn point(&mut self, index: usize, t: Millis, value: f64, list: Option<&Arc<str>>) {
         begin(&mut self.points, index, t);
         self.points.push(b',');
-        number(&mut self.points, value);
+        write_value(&mut self.points, value, list);
         self.points.push(b']');
     }
 

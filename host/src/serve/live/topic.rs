@@ -287,14 +287,18 @@ fn write_changes(
     let grid = new_span.grid;
     // A step of the new grid is so many more in the old one.
     let shift = (grid.from - old_span.grid.from) / grid.step_ms;
-    let mut known = old.points.points().map(|(step, value)| (step as i64 - shift, value)).peekable();
-    for (step, value) in new.points.points() {
-        while known.next_if(|(before, _)| *before < step as i64).is_some() {}
-        let same = known.peek().is_some_and(|(at, known)| *at == step as i64 && known.to_bits() == value.to_bits());
-        if same {
+    let known = old.points.points().enumerate();
+    let mut known = known.map(|(at, (step, value))| (step as i64 - shift, value, old.points.list(at))).peekable();
+    for (at, (step, value)) in new.points.points().enumerate() {
+        let list = new.points.list(at);
+        while known.next_if(|(before, ..)| *before < step as i64).is_some() {}
+        let is_it = |known: &(i64, f64, Option<&Arc<str>>)| {
+            known.0 == step as i64 && known.1.to_bits() == value.to_bits() && known.2 == list
+        };
+        if known.peek().is_some_and(is_it) {
             continue;
         }
-        delta.point(index, grid.time(step), value);
+        delta.point(index, grid.time(step), value, list);
     }
     for (number, rule) in new.rules.iter().enumerate() {
         let before = old.rules.get(number).map_or(&[][..], |rule| rule.judged.as_slice());

@@ -73,7 +73,7 @@ fn write_points(out: &mut Vec<u8>, times: &Times, series: &Series) {
         out.push(b'[');
         out.extend_from_slice(times.text(step));
         out.push(b',');
-        number(out, value);
+        write_value(out, value, series.list(at));
         out.push(b']');
     }
 }
@@ -169,6 +169,14 @@ pub fn key(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
+}
+
+/// A list, where the value is one.
+pub fn write_value(out: &mut Vec<u8>, value: f64, list: Option<&std::sync::Arc<str>>) {
+    match list {
+        Some(list) => out.extend_from_slice(list.as_bytes()),
+        None => number(out, value),
+    }
 }
 
 /// Whole numbers without a point, what is not finite as null.

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::catalog::definitions::{Active, Definitions, MetricDefinition, MetricKind};
+use crate::catalog::definitions::{Active, Definitions, MetricDefinition, MetricKind, ValueShape};
 use crate::engine::arith::Arith;
-use crate::engine::plan::{Fingerprint, StateKind};
+use crate::engine::plan::{Fingerprint, Metric, Slot, StateKind};
 use crate::time::Millis;
 use crate::web::{ApiError, suggestion};
 
@@ -32,6 +32,13 @@ pub struct Bound {
     pub grows: bool,
 }
 
+impl Bound {
+    /// So much later events still change a point.
+    pub fn lookahead_ms(&self) -> Millis {
+        self.leaves.iter().map(Leaf::lookahead_ms).max().unwrap_or(0)
+    }
+}
+
 /// An aggregate to be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leaf {
@@ -47,14 +54,53 @@ pub struct Leaf {
     pub finish: Arith<usize>,
     /// A closed step without events has a value.
     pub zero_fill: bool,
+    /// For each slot how its state becomes a number or a list.
+    pub reads: Vec<SlotRead>,
+    /// The later steps, where the aggregate is a funnel.
+    pub funnel: Option<Funnel>,
+}
+
+/// How a slot's state is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SlotRead {
+    /// It is a number, or a count of distinct values.
+    Number,
+    Quantile(f64),
+    Top(u32),
+    Funnel,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Funnel {
+    /// Of the later steps: their own and their predecessors'.
+    pub later: Vec<Fingerprint>,
+    pub span_ms: Millis,
+    /// The first one included.
+    pub steps: usize,
 }
 
 impl Leaf {
+    /// Its values are lists, and no numbers.
+    pub fn is_list(&self) -> bool {
+        self.reads.iter().any(|read| matches!(read, SlotRead::Top(_) | SlotRead::Funnel))
+    }
+
+    /// So much later events still change a window's value.
+    pub fn lookahead_ms(&self) -> Millis {
+        self.funnel.as_ref().map_or(0, |funnel| funnel.span_ms)
+    }
+
+    /// Of everything that its values are made from.
+    pub fn all_fingerprints(&self) -> Vec<Fingerprint> {
+        let later = self.funnel.iter().flat_map(|funnel| &funnel.later);
+        self.fingerprints.iter().chain(later).copied().collect()
+    }
+
     /// The value of a window without events.
     pub fn empty_value(&self) -> Option<f64> {
         self.finish.evaluate(&mut |&slot| match self.kinds[slot] {
             StateKind::Count | StateKind::Sum | StateKind::Uniq => Some(0.0),
-            StateKind::Min | StateKind::Max => None,
+            _ => None,
         })
     }
 }
@@ -168,6 +214,25 @@ impl Binder<'_> {
             per_ms,
             finish: finish.clone(),
             zero_fill: metric.zero_fill,
+            reads: slot_reads(plan_metric_of),
+            funnel: self.funnel(metric)?,
         })
     }
+
+    /// `None`: an index that leads nowhere.
+    fn funnel(&self, metric: &MetricDefinition) -> Option<Option<Funnel>> {
+        let ValueShape::Funnel { steps, span_ms, later } = &metric.shape else { return Some(None) };
+        let later = self.active.lineages.get(*later)?.iter().map(|(fingerprint, _)| *fingerprint).collect();
+        Some(Some(Funnel { later, span_ms: *span_ms, steps: steps.len() }))
+    }
+}
+
+pub fn slot_reads(metric: &Metric) -> Vec<SlotRead> {
+    let read = |slot: &Slot| match slot {
+        Slot::Quantile { q, .. } => SlotRead::Quantile(*q),
+        Slot::Top { n, .. } => SlotRead::Top(*n),
+        Slot::FunnelFirst { .. } | Slot::FunnelLater { .. } => SlotRead::Funnel,
+        _ => SlotRead::Number,
+    };
+    metric.slots.iter().map(read).collect()
 }

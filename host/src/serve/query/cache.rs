@@ -73,7 +73,7 @@ impl LeafCache {
 
     fn entry(&self, leaf: &Leaf, grid: Grid) -> Arc<Entry> {
         let key = Key {
-            fingerprints: leaf.fingerprints.clone(),
+            fingerprints: leaf.all_fingerprints(),
             by: leaf.by.clone(),
             filters: leaf.filters.clone(),
             window_ms: leaf.window_ms,
@@ -99,7 +99,10 @@ impl LeafCache {
 }
 
 fn bytes(answer: &LeafAnswer) -> usize {
-    let series = answer.series.iter().map(|series| series.values.len() * 9 + series.labels.len() * 32 + 128);
+    let series = answer.series.iter().map(|series| {
+        let lists = series.lists.iter().flatten().map(|list| list.len() + 32).sum::<usize>();
+        series.values.len() * 9 + series.lists.len() * 16 + lists + series.labels.len() * 32 + 128
+    });
     series.sum::<usize>() + 256
 }
 
@@ -116,7 +119,7 @@ fn update(
     // Asked first: a change that comes in between is seen twice rather than never.
     let seq = reader.seq();
     let changed = reader
-        .changed_since(&leaf.fingerprints, answer.seq)
+        .changed_since(&leaf.all_fingerprints(), answer.seq)
         .map_err(|error| ApiError::unavailable(error.to_string(), 1))?;
     let stale = changed.map(|minutes| stale_steps(leaf, grid, shift, &minutes));
     let stale = match stale {
@@ -128,7 +131,7 @@ fn update(
     answer.series.iter_mut().for_each(|series| series.shift(shift));
     for range in stale {
         let part = Grid { from: grid.time(range.start), steps: range.len(), ..grid };
-        replace(&mut answer, &range, read_leaf(reader, leaf, part, now)?, grid.steps);
+        replace(&mut answer, &range, read_leaf(reader, leaf, part, now)?, grid.steps, leaf.is_list());
     }
     answer.series.retain(|series| series.present.contains(&true));
     Ok(answer)
@@ -141,7 +144,8 @@ fn stale_steps(leaf: &Leaf, grid: Grid, shift: usize, minutes: &[Minute]) -> Vec
     let mut ranges: Vec<Range<usize>> = minutes
         .iter()
         .map(|minute| {
-            let (first, last) = (step_of(minute.start()), step_of(minute.start() + beyond));
+            // A later step of a funnel changes windows before it.
+            let (first, last) = (step_of(minute.start() - leaf.lookahead_ms()), step_of(minute.start() + beyond));
             first.max(0) as usize..(last + 1).min(grid.steps as Millis) as usize
         })
         .chain(std::iter::once(grid.steps.saturating_sub(shift)..grid.steps))
@@ -159,10 +163,13 @@ fn stale_steps(leaf: &Leaf, grid: Grid, shift: usize, minutes: &[Minute]) -> Vec
 }
 
 /// Puts `part` in the place of `range`.
-fn replace(answer: &mut LeafAnswer, range: &Range<usize>, part: LeafAnswer, steps: usize) {
+fn replace(answer: &mut LeafAnswer, range: &Range<usize>, part: LeafAnswer, steps: usize, lists: bool) {
     for series in &mut answer.series {
         series.present[range.clone()].fill(false);
         series.values[range.clone()].fill(f64::NAN);
+        if lists {
+            series.lists[range.clone()].fill(None);
+        }
     }
     let mut new = Vec::new();
     for series in part.series {
@@ -170,14 +177,16 @@ fn replace(answer: &mut LeafAnswer, range: &Range<usize>, part: LeafAnswer, step
         let known = match at {
             Ok(at) => &mut answer.series[at],
             Err(_) => {
-                let labels = series.labels.clone();
-                new.push(LeafSeries { labels, present: vec![false; steps], values: vec![f64::NAN; steps] });
+                new.push(LeafSeries::empty(series.labels.clone(), steps, lists));
                 let Some(added) = new.last_mut() else { continue };
                 added
             }
         };
         known.present[range.clone()].copy_from_slice(&series.present);
         known.values[range.clone()].copy_from_slice(&series.values);
+        if lists {
+            known.lists[range.clone()].clone_from_slice(&series.lists);
+        }
     }
     if !new.is_empty() {
         answer.series.append(&mut new);
@@ -193,5 +202,9 @@ impl LeafSeries {
         self.values.resize(all, f64::NAN);
         self.present.drain(..steps);
         self.present.resize(all, false);
+        if !self.lists.is_empty() {
+            self.lists.drain(..steps);
+            self.lists.resize(all, None);
+        }
     }
 }

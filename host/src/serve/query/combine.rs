@@ -11,6 +11,8 @@ use crate::time::Millis;
 use crate::web::ApiError;
 
 pub const POINTS_MAX: usize = 2_000_000;
+/// Bytes of lists that count as one point.
+const LIST_BYTES_A_POINT: usize = 32;
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +34,20 @@ impl Progress {
 pub struct Series {
     pub labels: Vec<Arc<str>>,
     pub steps: Vec<u32>,
-    /// NaN is null.
+    /// NaN is null, or a list.
     pub values: Vec<f64>,
+    /// Values that are lists, as JSON, one a step; empty where values are numbers.
+    pub lists: Vec<Option<Arc<str>>>,
 }
 
 impl Series {
     pub fn points(&self) -> impl Iterator<Item = (usize, f64)> {
         self.steps.iter().map(|&step| step as usize).zip(self.values.iter().copied())
+    }
+
+    /// The list that stands for the value at this place among the points.
+    pub fn list(&self, at: usize) -> Option<&Arc<str>> {
+        self.lists.get(at)?.as_ref()
     }
 }
 
@@ -69,6 +78,7 @@ pub fn combine(
     }
     let mut out = Vec::with_capacity(by_labels.len());
     let mut points = 0;
+    let is_list = bound.leaves.iter().any(Leaf::is_list);
     let mut found = vec![None; leaves.len()];
     for (labels, parts) in by_labels {
         let parts: Vec<Part> = bound
@@ -82,6 +92,11 @@ pub fn combine(
             if let Some(value) = point(bound, &parts, &mut found, grid, step, progress) {
                 series.steps.push(step as u32);
                 series.values.push(value);
+                if is_list {
+                    let list = parts[0].series.and_then(|series| series.lists[step].clone());
+                    points += list.as_ref().map_or(0, |list| list.len() / LIST_BYTES_A_POINT);
+                    series.lists.push(list);
+                }
             }
         }
         points += series.steps.len();

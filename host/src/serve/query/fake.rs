@@ -157,6 +157,7 @@ impl World {
             dimensions: dimensions.iter().map(|name| (*name).into()).collect(),
             estimate: false,
             zero_fill,
+            shape: ValueShape::Number,
         };
         let mut metrics = Vec::new();
         for (number, metric) in stated.into_iter().enumerate() {
@@ -236,6 +237,7 @@ pub fn empty_column(kind: StateKind, steps: usize) -> StateColumn {
         StateKind::Min => StateColumn::Min(vec![f64::INFINITY; steps]),
         StateKind::Max => StateColumn::Max(vec![f64::NEG_INFINITY; steps]),
         StateKind::Uniq => StateColumn::Uniq(vec![None; steps]),
+        StateKind::Quantile | StateKind::Top | StateKind::Funnel => StateColumn::Summary(vec![None; steps]),
     }
 }
 

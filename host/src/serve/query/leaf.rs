@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use super::bind::Leaf;
+use super::bind::{Leaf, SlotRead};
+use super::funnel;
 use crate::engine::slide::slide;
+use crate::engine::summary::Summary;
 use crate::store::{ReadRequest, Resolution, StateColumn, StateReader, StateSeries};
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
 use crate::web::ApiError;
@@ -53,8 +55,18 @@ pub struct LeafSeries {
     pub labels: Vec<Arc<str>>,
     /// True where the window has an event.
     pub present: Vec<bool>,
-    /// Before `per`; NaN is null, or no event.
+    /// Before `per`; NaN is null, no event, or a list.
     pub values: Vec<f64>,
+    /// Values that are lists, as JSON; empty where values are numbers.
+    pub lists: Vec<Option<Arc<str>>>,
+}
+
+impl LeafSeries {
+    /// Without any value.
+    pub fn empty(labels: Vec<Arc<str>>, steps: usize, lists: bool) -> Self {
+        let lists = vec![None; if lists { steps } else { 0 }];
+        Self { labels, present: vec![false; steps], values: vec![f64::NAN; steps], lists }
+    }
 }
 
 impl Leaf {
@@ -79,6 +91,9 @@ pub fn read_leaf(reader: &dyn StateReader, leaf: &Leaf, grid: Grid, now: Millis)
         resolution: panes.resolution,
         ranges: vec![panes.read_from..Minute::of(grid.to())],
     };
+    if let Some(funnel) = &leaf.funnel {
+        return funnel::read(reader, leaf, funnel, &request, &panes.layout(grid));
+    }
     let answer = reader.read(&request).map_err(|error| ApiError::unavailable(error.to_string(), 1))?;
     if answer.series.len().saturating_mul(grid.steps) > WINDOWS_MAX {
         return Err(too_many_points());
@@ -105,7 +120,21 @@ struct Panes {
     stride: usize,
 }
 
+/// How windows lie on panes.
+pub struct Layout {
+    pub skipped: usize,
+    pub panes: usize,
+    pub width: usize,
+    pub stride: usize,
+    pub windows: usize,
+}
+
 impl Panes {
+    fn layout(&self, grid: Grid) -> Layout {
+        let panes = (grid.steps - 1) * self.stride + self.width;
+        Layout { skipped: self.skipped, panes, width: self.width, stride: self.stride, windows: grid.steps }
+    }
+
     fn of(leaf: &Leaf, grid: Grid, now: Millis) -> Result<Self, ApiError> {
         let span = leaf.span_ms(grid.step_ms);
         let hours_do = span % HOUR_MS == 0 && grid.step_ms % HOUR_MS == 0;
@@ -134,8 +163,12 @@ impl Panes {
         let mut present = vec![false; grid.steps];
         let events = self.padded(series.present.iter().map(|&has| u32::from(has)), panes);
         slide(&events, self.width, self.stride, grid.steps, |a, b| *a += b, |at, &n| present[at] = n > 0);
+        if let [SlotRead::Top(n)] = leaf.reads[..] {
+            return self.lists(n, grid, series, present);
+        }
+        let states = series.states.iter().zip(&leaf.reads);
         let slots: Vec<Vec<f64>> =
-            series.states.iter().map(|column| self.slot_values(column, panes, grid.steps, &present)).collect();
+            states.map(|(column, read)| self.slot_values(column, *read, panes, grid.steps, &present)).collect();
         let mut values = vec![f64::NAN; grid.steps];
         for (at, value) in values.iter_mut().enumerate().filter(|(at, _)| present[*at]) {
             let state = leaf.finish.evaluate(&mut |&slot| {
@@ -144,11 +177,33 @@ impl Panes {
             });
             *value = state.unwrap_or(f64::NAN);
         }
-        LeafSeries { labels: series.labels, present, values }
+        LeafSeries { labels: series.labels, present, values, lists: Vec::new() }
+    }
+
+    /// Top lists of the windows.
+    fn lists(&self, n: u32, grid: Grid, series: StateSeries, present: Vec<bool>) -> LeafSeries {
+        let mut out = LeafSeries::empty(series.labels, grid.steps, true);
+        if let Some(StateColumn::Summary(summaries)) = series.states.first() {
+            let panes = (grid.steps - 1) * self.stride + self.width;
+            let panes = self.padded(summaries.iter().cloned(), panes);
+            slide(&panes, self.width, self.stride, grid.steps, merge_summaries, |at, summary| {
+                if let Some(Summary::Top(top)) = summary.as_deref().filter(|_| present[at]) {
+                    out.lists[at] = Some(top.json(n).into());
+                }
+            });
+        }
+        LeafSeries { present, ..out }
     }
 
     /// The state of one slot in each window, as a number. Not finite: null (a minimum of nothing, a sum that overflowed).
-    fn slot_values(&self, column: &StateColumn, panes: usize, steps: usize, present: &[bool]) -> Vec<f64> {
+    fn slot_values(
+        &self,
+        column: &StateColumn,
+        read: SlotRead,
+        panes: usize,
+        steps: usize,
+        present: &[bool],
+    ) -> Vec<f64> {
         let mut out = vec![0.0; steps];
         let (width, stride) = (self.width, self.stride);
         match column {
@@ -174,6 +229,16 @@ impl Panes {
                     out[at] = if present[at] { sketch.as_ref().map_or(0.0, |sketch| sketch.estimate()) } else { 0.0 };
                 });
             }
+            StateColumn::Summary(summaries) => {
+                let panes = self.padded(summaries.iter().cloned(), panes);
+                slide(&panes, width, stride, steps, merge_summaries, |at, summary| {
+                    let value = match (summary.as_deref(), read) {
+                        (Some(Summary::Quantiles(quantiles)), SlotRead::Quantile(q)) => quantiles.quantile(q),
+                        _ => None,
+                    };
+                    out[at] = value.unwrap_or(f64::NAN);
+                });
+            }
         }
         out
     }
@@ -187,6 +252,14 @@ impl Panes {
         all.extend(read);
         all.resize(panes, nothing);
         all
+    }
+}
+
+fn merge_summaries(into: &mut Option<Arc<Summary>>, from: &Option<Arc<Summary>>) {
+    match (into, from) {
+        (_, None) => {}
+        (Some(into), Some(from)) => Arc::make_mut(into).merge(from),
+        (into, Some(from)) => *into = Some(from.clone()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod bind;
 mod cache;
 pub mod combine;
+mod funnel;
 pub mod leaf;
 pub mod replay;
 pub mod request;
@@ -69,7 +70,8 @@ impl Evaluator {
     pub fn view(&self, bound: &Bound, asked: Grid, rules: &[AnomalyRule], now: Millis) -> Result<View, ApiError> {
         let span = span_of(asked, rules, now);
         // Asked before the states are read: what closes in between is still shown as open, never the other way round.
-        let progress = self.progress(now);
+        let mut progress = self.progress(now);
+        progress.closed_until -= bound.lookahead_ms();
         let answers = self.read(bound, span.grid, now)?;
         let leaves: Vec<&LeafAnswer> = answers.iter().map(Arc::as_ref).collect();
         view(bound, &leaves, span, progress, rules, &self.memo)

@@ -13,13 +13,21 @@ use crate::time::{HOUR_MS, MINUTE_MS, Millis, Minute};
 use crate::web::ApiError;
 
 /// Takes a point: time, labels, value.
-pub type Emit<'a> = dyn FnMut(Millis, &[Arc<str>], Option<f64>) + 'a;
+pub type Emit<'a> = dyn FnMut(Millis, &[Arc<str>], PointValue<'_>) + 'a;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PointValue<'p> {
+    Null,
+    Number(f64),
+    /// As JSON.
+    List(&'p str),
+}
 
 /// Minutes held at a time, so that a file of many days does not have to fit into memory.
 const CHUNK_MS: Millis = 4 * HOUR_MS;
 
 /// Points of the metric by all its dimensions, at the minutes of `range`, sorted by time and labels. No step without an event
-/// has one; `per` divides by the whole window; `None` is null. A composite has points where any of its parts has one.
+/// has one; `per` divides by the whole window. A composite has points where any of its parts has one.
 pub fn event_points(
     active: &Active,
     reader: &dyn StateReader,
@@ -60,7 +68,12 @@ fn emit_by_time(grid: Grid, series: &[Series], emit: &mut Emit) {
         for (series, next) in series.iter().zip(&mut next) {
             if series.steps.get(*next) == Some(&(step as u32)) {
                 let value = series.values[*next];
-                emit(grid.time(step), &series.labels, (!value.is_nan()).then_some(value));
+                let value = match series.list(*next) {
+                    Some(list) => PointValue::List(list),
+                    None if value.is_nan() => PointValue::Null,
+                    None => PointValue::Number(value),
+                };
+                emit(grid.time(step), &series.labels, value);
                 *next += 1;
             }
         }

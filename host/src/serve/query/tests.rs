@@ -10,7 +10,7 @@ use super::bind::{Subject, bind};
 use super::combine::Series;
 use super::fake::*;
 use super::leaf::Grid;
-use super::replay::event_points;
+use super::replay::{PointValue, event_points};
 use super::*;
 use crate::catalog::definitions::MetricKind;
 use crate::engine::plan::{Fingerprint, Slot};
@@ -50,7 +50,7 @@ fn naive_value(world: &World, metric: usize, events: &[&Event]) -> Option<f64> {
         Slot::Min(_) => amounts.iter().copied().reduce(f64::min),
         Slot::Max(_) => amounts.iter().copied().reduce(f64::max),
         Slot::Uniq(_) => Some(events.iter().map(|event| event.user).collect::<BTreeSet<_>>().len() as f64),
-        Slot::CountPresent(_) => unreachable!(),
+        _ => unreachable!(),
     })
 }
 
@@ -240,6 +240,7 @@ fn replay_has_a_point_wherever_the_window_has_an_event() {
             number,
             Minute::of(NOON)..Minute::of(grid.to()),
             &mut |t, labels, value| {
+                let value = if let PointValue::Number(value) = value { Some(value) } else { None };
                 points.push((t, labels.iter().map(|label| label.to_string()).collect::<Vec<_>>(), value));
             },
         )

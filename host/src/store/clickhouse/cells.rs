@@ -1,6 +1,7 @@
 //! A pane as rows of a rollup table, and rows as a pane. Knows which column holds which state; not how rows travel.
 //!
-//! The first state of each kind has a column of its own; further ones of a kind are behind one another in `rest`.
+//! The first state of each kind has a column of its own; further ones of a kind, and those that only the engine merges, are
+//! behind one another in `rest`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use super::rows::{Reader, malformed, put_bytes};
 use crate::engine::plan::StateKind;
 use crate::engine::sketch::Sketch;
+use crate::engine::summary::Summary;
 use crate::store::cells::{Cells, Column};
 use crate::store::pane::Decoded;
 use crate::store::table::{ANY, Combinations};
@@ -16,12 +18,12 @@ use crate::store::{Names, PaneRecord, StoreError};
 /// `part` of the total of a metric with a sketch. Of its single dimensions it is their name, of full combinations empty.
 pub const TOTAL: &str = "*";
 
-/// For each slot of a metric whether it is the first of its kind.
+/// For each slot of a metric whether it has a column of its own.
 fn firsts(kinds: &[StateKind]) -> Vec<bool> {
-    (0..kinds.len()).map(|slot| !kinds[..slot].contains(&kinds[slot])).collect()
+    (0..kinds.len()).map(|slot| !kinds[slot].is_summary() && !kinds[..slot].contains(&kinds[slot])).collect()
 }
 
-/// Whether the metric has states beyond the first of each kind.
+/// Whether the metric has states without a column of their own.
 pub fn has_rest(kinds: &[StateKind]) -> bool {
     firsts(kinds).contains(&false)
 }
@@ -111,6 +113,7 @@ fn put_states(out: &mut Vec<u8>, kinds: &[StateKind], columns: &[Column], row: u
                 rest.extend_from_slice(&column[row].to_le_bytes());
             }
             Column::Uniq(column) => column[row].encode(&mut rest),
+            Column::Summary(column) => column[row].encode(&mut rest),
         }
     }
     put_bytes(out, &rest);
@@ -219,6 +222,7 @@ fn add_states(columns: &mut [Column], kinds: &[StateKind], row: &Row<'_>) -> Opt
                 debug_assert_eq!(*kind, StateKind::Uniq);
                 column.push(Arc::new(merged_sketch(row.sketches.iter().copied())?));
             }
+            Column::Summary(_) => unreachable!("summaries have no column of their own"),
         }
     }
     if !first.contains(&false) {
@@ -254,6 +258,9 @@ fn rest_states(kinds: &[StateKind], first: &[bool], mut bytes: &[u8]) -> Option<
             StateKind::Min => Column::Min(vec![f64::from_le_bytes(number()?)]),
             StateKind::Max => Column::Max(vec![f64::from_le_bytes(number()?)]),
             StateKind::Uniq => Column::Uniq(vec![Arc::new(Sketch::decode(&mut bytes)?)]),
+            StateKind::Quantile | StateKind::Top | StateKind::Funnel => {
+                Column::Summary(vec![Arc::new(Summary::decode(kind, &mut bytes)?)])
+            }
         });
     }
     bytes.is_empty().then_some(states)
@@ -275,6 +282,7 @@ fn merge_one(into: &mut Column, from: &Column) {
         (Column::Min(into), Column::Min(from)) => into[0] = into[0].min(from[0]),
         (Column::Max(into), Column::Max(from)) => into[0] = into[0].max(from[0]),
         (Column::Uniq(into), Column::Uniq(from)) => Arc::make_mut(&mut into[0]).merge(&from[0]),
+        (Column::Summary(into), Column::Summary(from)) => Arc::make_mut(&mut into[0]).merge(&from[0]),
         _ => unreachable!("both are of the metric's kinds"),
     }
 }
@@ -286,6 +294,7 @@ fn append(column: &mut Column, one: Column) {
         | (Column::Min(column), Column::Min(one))
         | (Column::Max(column), Column::Max(one)) => column.extend(one),
         (Column::Uniq(column), Column::Uniq(one)) => column.extend(one),
+        (Column::Summary(column), Column::Summary(one)) => column.extend(one),
         _ => unreachable!("both are of the metric's kinds"),
     }
 }

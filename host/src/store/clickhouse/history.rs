@@ -319,8 +319,6 @@ fn shape(row: &mut Reader<'_>) -> Option<Shape> {
     Some(Shape { names: Names { metric, dimensions }, kinds })
 }
 
-const KINDS: [StateKind; 5] = [StateKind::Count, StateKind::Sum, StateKind::Min, StateKind::Max, StateKind::Uniq];
-
 fn kind_name(kind: StateKind) -> &'static str {
     match kind {
         StateKind::Count => "count",
@@ -328,9 +326,12 @@ fn kind_name(kind: StateKind) -> &'static str {
         StateKind::Min => "min",
         StateKind::Max => "max",
         StateKind::Uniq => "uniq",
+        StateKind::Quantile => "quantile",
+        StateKind::Top => "top",
+        StateKind::Funnel => "funnel",
     }
 }
 
 fn kind_of(name: &str) -> Option<StateKind> {
-    KINDS.into_iter().find(|kind| kind_name(*kind) == name)
+    StateKind::ALL.into_iter().find(|kind| kind_name(*kind) == name)
 }

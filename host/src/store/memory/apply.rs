@@ -241,6 +241,7 @@ fn merge_all(merges: &mut [Merge<'_>], seq: Seq, threads: usize) {
 fn sketch_words(states: &States) -> usize {
     match states {
         States::Uniq(sketches) => sketches.iter().map(|sketch| sketch.bytes() / size_of::<u32>()).sum(),
+        States::Summary(summaries) => summaries.iter().map(|summary| summary.bytes() / size_of::<u32>()).sum(),
         _ => 0,
     }
 }

@@ -8,7 +8,6 @@ use super::link::{Function, Link};
 use super::parts::{BUCKET, Space};
 use super::shape;
 use super::value::{self, Answer};
-use crate::engine::plan::StateKind;
 use crate::store::memory::{COUNTED_DAYS, MetricShape};
 use crate::store::{Seq, StoreError};
 use crate::time::Minute;
@@ -75,8 +74,8 @@ fn forget_metric(link: &mut Link, old: &Old, floor: Minute) -> Result<(), StoreE
 fn forget_pane(link: &mut Link, old: &Old, minute: Minute, spaces: [(Space, u32); 2]) -> Result<(), StoreError> {
     let (fingerprint, at) = (old.fingerprint.as_str(), minute.0.to_string());
     let mut unlink = redis::cmd("UNLINK");
-    let uniq = (0..old.shape.kinds.len()).filter(|&slot| old.shape.kinds[slot] == StateKind::Uniq);
-    let slots: Vec<String> = uniq.map(|slot| slot.to_string()).collect();
+    let sketches = (0..old.shape.kinds.len()).filter(|&slot| old.shape.kinds[slot].is_sketch());
+    let slots: Vec<String> = sketches.map(|slot| slot.to_string()).collect();
     for (space, numbers) in spaces {
         for bucket in 0..numbers.div_ceil(BUCKET) {
             let bucket = bucket.to_string();

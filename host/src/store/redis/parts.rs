@@ -1,5 +1,5 @@
 //! What a delta writes, as parts for `lua/merge.lua`: each small enough that merging it keeps Redis from others for a few
-//! milliseconds only. A key is in one item of a delta at most.
+//! milliseconds only. A field of a key is in one item of a delta at most.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,8 @@ const ROW_COST_US: usize = 1;
 const DENSE_COST_US: usize = 100;
 const ENTRIES_COST_US: usize = 3;
 const VALUE_COST_US: usize = 1;
+/// Bytes appended in a microsecond, those that are there already copied.
+const SUMMARY_BYTES_A_US: usize = 500;
 /// Values under one item.
 const VALUES_EACH: usize = 500;
 
@@ -50,7 +52,7 @@ pub fn row_kinds(kinds: &[StateKind]) -> String {
         StateKind::Count | StateKind::Sum => Some('+'),
         StateKind::Min => Some('<'),
         StateKind::Max => Some('>'),
-        StateKind::Uniq => None,
+        StateKind::Uniq | StateKind::Quantile | StateKind::Top | StateKind::Funnel => None,
     };
     kinds.iter().filter_map(name).collect()
 }
@@ -91,6 +93,7 @@ pub fn parts(translated: &Translated) -> Vec<Vec<u8>> {
             for (space, cells) in [(Space::Full, &pane.full), (Space::Margins, &pane.margins)] {
                 push_rows(&mut parts, metric, minute, space, cells);
                 push_sketches(&mut parts, metric, minute, space, cells);
+                push_summaries(&mut parts, metric, minute, space, cells);
             }
         }
     }
@@ -120,7 +123,7 @@ fn number(column: &Column, row: usize) -> Option<f64> {
     match column {
         Column::Count(column) => Some(column[row] as f64),
         Column::Sum(column) | Column::Min(column) | Column::Max(column) => Some(column[row]),
-        Column::Uniq(_) => None,
+        Column::Uniq(_) | Column::Summary(_) => None,
     }
 }
 
@@ -143,6 +146,23 @@ fn push_rows(parts: &mut Parts, metric: &MetricPanes, minute: Minute, space: Spa
         item.bytes(bytes);
         parts.push(item, ITEM_COST_US + ROW_COST_US * rows.len() * (kinds.len() + 1));
         from += rows.len();
+    }
+}
+
+/// What only the engine merges is appended as it is encoded, and merged by whoever reads it.
+fn push_summaries(parts: &mut Parts, metric: &MetricPanes, minute: Minute, space: Space, cells: &Cells) {
+    for (slot, column) in cells.columns.iter().enumerate() {
+        let Column::Summary(summaries) = column else { continue };
+        for (&number, summary) in cells.rows.iter().zip(summaries).filter(|(_, summary)| !summary.is_empty()) {
+            let mut bytes = Vec::new();
+            summary.encode(&mut bytes);
+            let mut item = head("u", metric, minute);
+            item.bytes(slot.to_string()).bytes(space.name()).bytes((number / BUCKET).to_string());
+            item.array(1).number(u64::from(number % BUCKET));
+            let cost = ITEM_COST_US + ENTRIES_COST_US + bytes.len() / SUMMARY_BYTES_A_US;
+            item.array(1).bytes(bytes);
+            parts.push(item, cost);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A pane out of Redis: rows of numbers, entries of sketches, dense sketches. Knows how `lua/merge.lua` keeps them.
+//! A pane out of Redis: rows of numbers, entries of sketches, dense sketches, summaries one behind the other. Knows how `lua/merge.lua` keeps them.
 
 use std::collections::HashMap;
 
@@ -10,6 +10,7 @@ use super::parts::{BUCKET, Space};
 use super::value::{self, Answer};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::engine::sketch::{SPARSE_ENTRIES_MAX, Sketch};
+use crate::engine::summary::Summary;
 use crate::store::StoreError;
 use crate::store::cells::{Cells, Column, Pane};
 use crate::store::memory::Numbers;
@@ -58,7 +59,7 @@ impl Layout {
             metric: wanted.fingerprint.to_string(),
             minute: wanted.minute.0.to_string(),
             buckets: Space::BOTH.into_iter().flat_map(of_space).collect(),
-            slots: (0..wanted.kinds.len()).filter(|&slot| wanted.kinds[slot] == StateKind::Uniq).collect(),
+            slots: (0..wanted.kinds.len()).filter(|&slot| wanted.kinds[slot].is_sketch()).collect(),
         }
     }
 
@@ -125,7 +126,7 @@ fn pane(link: &mut Link, wanted: &Wanted<'_>, layout: &Layout, answers: &[Value]
     if let Some((names, entries)) = rest.split_last() {
         sketches.entries = layout.entries(entries)?;
         sketches.dense = read_dense(link, layout, names)?;
-        fold(link, &layout.metric, &layout.minute, &sketches)?;
+        fold(link, &layout.metric, &layout.minute, wanted.kinds, &sketches)?;
     }
     let mut pane = Pane::new(wanted.kinds);
     for space in Space::BOTH {
@@ -158,15 +159,16 @@ fn read_dense(link: &mut Link, layout: &Layout, names: &Value) -> Result<HashMap
 }
 
 /// Has Redis keep as a dense sketch what no longer is a sparse one, and each entry once where most are repeats.
-fn fold(link: &mut Link, metric: &str, minute: &str, sketches: &Sketches) -> Result<(), StoreError> {
+fn fold(
+    link: &mut Link,
+    metric: &str,
+    minute: &str,
+    kinds: &[StateKind],
+    sketches: &Sketches,
+) -> Result<(), StoreError> {
     let long = sketches.entries.iter().filter(|(_, read)| read.len() > FOLD_BYTES_MIN);
     for (&(slot, space, number), read) in long {
-        let sketch = hll::join(read, None).ok_or_else(|| damaged("a sketch is none"))?;
-        let (instead, dense) = match &sketch {
-            Sketch::Dense(registers) => (Vec::new(), hll::encode_dense(registers)),
-            Sketch::Sparse(entries) if entries.len() * 8 <= read.len() => (hll::entry_bytes(entries), Vec::new()),
-            Sketch::Sparse(_) => continue,
-        };
+        let Some((instead, dense)) = folded(kinds[slot], read)? else { continue };
         let (bucket, field) = ((number / BUCKET).to_string(), (number % BUCKET).to_string());
         let cell = format!("{slot}:{space}:{number}");
         let hash = link.key(&["u", metric, minute, &slot.to_string(), space, &bucket]);
@@ -178,6 +180,30 @@ fn fold(link: &mut Link, metric: &str, minute: &str, sketches: &Sketches) -> Res
         Answer::of(link.call(Function::Fold, &arguments)?)?;
     }
     Ok(())
+}
+
+/// What stands for these entries, and the dense sketch that does; `None`: they are best left as they are.
+fn folded(kind: StateKind, read: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    if kind.is_summary() {
+        let mut instead = Vec::new();
+        summary(kind, read)?.encode(&mut instead);
+        return Ok((instead.len() * 2 <= read.len()).then_some((instead, Vec::new())));
+    }
+    let sketch = hll::join(read, None).ok_or_else(|| damaged("a sketch is none"))?;
+    Ok(match &sketch {
+        Sketch::Dense(registers) => Some((Vec::new(), hll::encode_dense(registers))),
+        Sketch::Sparse(entries) if entries.len() * 8 <= read.len() => Some((hll::entry_bytes(entries), Vec::new())),
+        Sketch::Sparse(_) => None,
+    })
+}
+
+/// Summaries that were appended, merged.
+fn summary(kind: StateKind, mut bytes: &[u8]) -> Result<Summary, StoreError> {
+    let mut merged = Summary::Nothing;
+    while !bytes.is_empty() {
+        merged.merge(&Summary::decode(kind, &mut bytes).ok_or_else(|| damaged("a summary is none"))?);
+    }
+    Ok(merged)
 }
 
 /// The cells of a space from its buckets.
@@ -208,6 +234,14 @@ fn cells<'v>(
                 let sketch =
                     |(number, _): &(u32, &[u8])| sketches.sketch((slot, space.name(), *number)).map(Into::into);
                 *column = rows.iter().map(sketch).collect::<Result<_, _>>()?;
+                continue;
+            }
+            Column::Summary(column) => {
+                let of_cell = |(number, _): &(u32, &[u8])| {
+                    let appended = sketches.entries.get(&(slot, space.name(), *number));
+                    summary(kinds[slot], appended.map_or(&[][..], Vec::as_slice)).map(Into::into)
+                };
+                *column = rows.iter().map(of_cell).collect::<Result<_, _>>()?;
                 continue;
             }
         }

@@ -180,6 +180,10 @@ fn of_minute(
     let at = (minute.start() / SECOND_MS).to_string();
     let mut commands = Vec::new();
     for (slot, name) in slot_names(&shape.kinds).iter().enumerate() {
+        if shape.kinds[slot].is_summary() {
+            // Nobody else could read it.
+            continue;
+        }
         if shape.kinds[slot] == StateKind::Uniq {
             for (field, series) in fields {
                 let StateColumn::Uniq(states) = &series.states[slot] else { continue };
@@ -234,6 +238,9 @@ fn slot_names(kinds: &[StateKind]) -> Vec<String> {
         StateKind::Min => "min",
         StateKind::Max => "max",
         StateKind::Uniq => "uniq",
+        StateKind::Quantile => "quantile",
+        StateKind::Top => "top",
+        StateKind::Funnel => "funnel",
     };
     let numbered = |(slot, &kind): (usize, &StateKind)| {
         let before = kinds[..slot].iter().filter(|&&other| other == kind).count();
@@ -249,6 +256,6 @@ fn text(column: &StateColumn, step: usize) -> Option<String> {
         StateColumn::Sum(states) | StateColumn::Min(states) | StateColumn::Max(states) => {
             Some(states[step]).filter(|value| value.is_finite()).map(|value| value.to_string())
         }
-        StateColumn::Uniq(_) => None,
+        StateColumn::Uniq(_) | StateColumn::Summary(_) => None,
     }
 }

@@ -9,6 +9,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::{Approximate, sketch};
 use crate::engine::plan::{Fingerprint, StateKind};
+use crate::engine::summary::Summary;
+use crate::engine::summary::quantile::Gather;
 use crate::store::cells::{Cells, Column, Pane};
 use crate::store::pane::{Decoded, Meaning, Wanted, decode, encode};
 use crate::store::table::{ANY, Combinations};
@@ -28,6 +30,7 @@ pub fn history_record(fingerprint: u64, resolution: Resolution, start: Minute, v
         StateKind::Min,
         StateKind::Max,
         StateKind::Uniq,
+        StateKind::Quantile,
     ];
     let mut full = Combinations::new(2);
     let combinations = (0..5).flat_map(|first| (0..3).map(move |second| [first, second]));
@@ -52,6 +55,15 @@ pub fn history_record(fingerprint: u64, resolution: Resolution, start: Minute, v
                 StateKind::Uniq => {
                     Column::Uniq(rows.iter().map(|_| Arc::new(sketch(0..number().abs() as u64 % 50))).collect())
                 }
+                _ => Column::Summary(
+                    rows.iter()
+                        .map(|_| {
+                            let mut gather = Gather::default();
+                            (0..3).for_each(|_| gather.push(number()));
+                            Arc::new(Summary::Quantiles(gather.finish()))
+                        })
+                        .collect(),
+                ),
             }
         };
         Cells { columns: kinds.iter().map(&mut column).collect(), rows }
@@ -84,6 +96,7 @@ fn flat(stored: &Decoded, selected: &[bool]) -> Flat {
                 Column::Count(column) => Approximate::Number(column[row] as f64),
                 Column::Sum(column) | Column::Min(column) | Column::Max(column) => Approximate::Number(column[row]),
                 Column::Uniq(column) => Approximate::Sketch((*column[row]).clone()),
+                Column::Summary(column) => Approximate::Summary((*column[row]).clone()),
             };
             let states: Vec<_> = cells.columns.iter().map(state).collect();
             match flat.entry((margins, values.map(text).collect())) {
@@ -105,6 +118,7 @@ impl Approximate {
             (Self::Number(a), Self::Number(b), StateKind::Max) => *a = a.max(*b),
             (Self::Number(a), Self::Number(b), _) => *a += b,
             (Self::Sketch(a), Self::Sketch(b), _) => a.merge(b),
+            (Self::Summary(a), Self::Summary(b), _) => a.merge(b),
             _ => unreachable!("of one kind"),
         }
     }
