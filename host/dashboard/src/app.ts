@@ -1,6 +1,6 @@
 // Puts the page together and keeps it so: definitions make charts, the view says what they show, messages keep them alive.
 import { getDefinitions, getMetrics, getStatus } from "./api";
-import type { LiveMessage, MetricsAnswer } from "./contract";
+import type { LiveMessage, Metric, MetricsAnswer } from "./contract";
 import { ongoing } from "./episodes";
 import { Feeds } from "./feeds";
 import { Hover } from "./hover";
@@ -15,6 +15,7 @@ import { keysDialog } from "./ui/dialogs";
 import { h, keyed } from "./ui/dom";
 import { Drawer } from "./ui/drawer";
 import { listenToKeys } from "./ui/keyboard";
+import { ListChart } from "./ui/list";
 import { emptyNotice, rejectedBanner, staleBanner, impairedBanner } from "./ui/notices";
 import { formatView, parseView, type View } from "./view";
 
@@ -33,7 +34,7 @@ export class App {
   #drawer = new Drawer();
   #keys = keysDialog();
   #cards = new Map<string, Card>();
-  #charts = new Map<string, Chart>();
+  #charts = new Map<string, Chart | ListChart>();
   #notices = h("div", { class: "notices" });
   #headline = h("div", { class: "headline" });
   #grid = h("div", { class: "charts" });
@@ -127,12 +128,24 @@ export class App {
     };
     const headline = this.#page.headline.map((m) => m.name);
     drop(this.#cards, headline);
+    // What has become a list, or a number, is drawn otherwise.
+    const kept = order.filter((n) => before.metrics.find((o) => o.name === n)?.value === this.#page.metric(n)?.value);
     drop(this.#charts, order);
+    for (const [name, chart] of this.#charts) {
+      if (order.includes(name) && !kept.includes(name)) {
+        chart.close();
+        this.#charts.delete(name);
+      }
+    }
     keyed(this.#headline, this.#cards, headline, (n) => new Card(this.#page, this.#page.metric(n)!));
-    keyed(this.#grid, this.#charts, order, (n) => new Chart(this.#page, this.#page.metric(n)!));
+    keyed(this.#grid, this.#charts, order, (n) => this.#chart(this.#page.metric(n)!));
     this.#bar.follow();
     void this.#side.follow();
     return true;
+  }
+
+  #chart(metric: Metric): Chart | ListChart {
+    return metric.value === "number" ? new Chart(this.#page, metric) : new ListChart(this.#page, metric);
   }
 
   async #checkDefinitions(): Promise<void> {

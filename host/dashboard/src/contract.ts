@@ -36,6 +36,10 @@ export interface Metric {
   per_ms: number | null;
   dimensions: string[];
   estimate: boolean;
+  /** Lists stand where points have numbers: `lists.ts` reads them. */
+  value: "number" | "top" | "funnel";
+  /** A funnel's conditions as typed. */
+  steps: string[] | null;
   zero_fill: boolean;
   state: string;
   anomalies: { rule: string; by: string[] } | null;

@@ -3,6 +3,7 @@ import { getDimension } from "./api";
 import type { Diagnostic, Metric, MetricsAnswer, Status } from "./contract";
 import type { Feeds, FeedSpec } from "./feeds";
 import type { Hover } from "./hover";
+import { listStep } from "./lists";
 import { Places, type Scheme } from "./palette";
 import { now } from "./time";
 import { applicable, rangeMs, stepFor, windowAt, type View } from "./view";
@@ -94,6 +95,12 @@ export class Page {
     return this.#spec(metric, by, this.#narrowed(by, where));
   }
 
+  /** The total of a metric whose value is a list, filtered, at steps that are long enough to say something. */
+  listSpec(metric: Metric): FeedSpec {
+    const { where } = applicable(this.view, metric.dimensions);
+    return this.#spec(metric, [], where, listStep);
+  }
+
   /** The series that a metric's anomaly rule judges, over the last 24 hours whatever is looked at. */
   judgedSpec(metric: Metric): FeedSpec {
     const by = metric.anomalies?.by ?? [];
@@ -111,14 +118,14 @@ export class Page {
     return Math.max(0, (this.#values.get(dimension)?.length ?? 0) - SPLIT_VALUES_MAX);
   }
 
-  #spec(metric: Metric, by: string[], where: FeedSpec["where"]): FeedSpec {
+  #spec(metric: Metric, by: string[], where: FeedSpec["where"], step = stepFor): FeedSpec {
     const { span, range } = this.view;
     const base = { metric: metric.name, by, where };
     if (span) {
-      const stepMs = stepFor(span.to - span.from);
+      const stepMs = step(span.to - span.from);
       return { ...base, stepMs, span: { from: Math.floor(span.from / stepMs) * stepMs, to: Math.ceil(span.to / stepMs) * stepMs } };
     }
-    return { ...base, stepMs: stepFor(rangeMs(range)), live: { range, rangeMs: rangeMs(range) } };
+    return { ...base, stepMs: step(rangeMs(range)), live: { range, rangeMs: rangeMs(range) } };
   }
 
   /** The same values each time, though counts move: else every look at the counts would ask for all charts anew. */

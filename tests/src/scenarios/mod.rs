@@ -1,6 +1,7 @@
 //! Scenarios: what goes in and what must come out, as files in `tests/scenarios`. A new behaviour is a new file.
 
 mod file;
+mod larger;
 pub mod points;
 mod random;
 mod replay;
@@ -26,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.extend(random::trials());
+    trials.extend(larger::trials());
     trials
 }
 

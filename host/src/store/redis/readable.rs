@@ -62,7 +62,9 @@ impl Readable {
         }
         let mut count = 0;
         for (fingerprint, mut minutes) in minutes {
-            let Some(shape) = shapes.get(&fingerprint) else { continue };
+            // Of summaries nobody else can read anything.
+            let has_numbers = |shape: &&Arc<MetricShape>| shape.kinds.iter().any(|kind| !kind.is_summary());
+            let Some(shape) = shapes.get(&fingerprint).filter(has_numbers) else { continue };
             minutes.sort_unstable();
             for (minute, seq, commands) in commands(link, memory, fingerprint, shape, &minutes)? {
                 send(link, &self.token, fingerprint, minute, seq, commands)?;
@@ -181,7 +183,6 @@ fn of_minute(
     let mut commands = Vec::new();
     for (slot, name) in slot_names(&shape.kinds).iter().enumerate() {
         if shape.kinds[slot].is_summary() {
-            // Nobody else could read it.
             continue;
         }
         if shape.kinds[slot] == StateKind::Uniq {
