@@ -139,6 +139,8 @@ export class App {
     }
     keyed(this.#headline, this.#cards, headline, (n) => new Card(this.#page, this.#page.metric(n)!));
     keyed(this.#grid, this.#charts, order, (n) => this.#chart(this.#page.metric(n)!));
+    // Which metrics are of one chart may be another thing now.
+    for (const c of this.#charts.values()) c.follow();
     this.#bar.follow();
     void this.#side.follow();
     return true;

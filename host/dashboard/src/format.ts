@@ -92,7 +92,7 @@ export function short(v: number | null | undefined, f: Figure): string {
 
 /** For the readout: `12,431`, `$12,431.20`, `0.8123 %`. */
 export function full(v: number | null | undefined, f: Figure): string {
-  const number = f.estimate ? (x: number) => exact(x, 0) : exact;
+  const number = f.estimate ? (x: number) => exact(x, Math.abs(x) < 100 ? undefined : 0) : exact;
   const text = write(v, f, number, (x) => exact(x, 2));
   return f.estimate && text !== NO_VALUE ? `~${text}` : text;
 }

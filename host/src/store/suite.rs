@@ -29,17 +29,25 @@ pub struct Event {
 
 /// Metrics of every shape: no, one, two, three dimensions; with and without sketches; with limits that are reached.
 pub fn plan() -> Arc<Plan> {
+    plan_with(Vec::new())
+}
+
+/// And metrics with what only the engine merges.
+pub fn plan_with_summaries() -> Arc<Plan> {
+    let summaries = vec![
+        Slot::Quantile { q: 0.5, number: Arith::Leaf(0) },
+        Slot::Count,
+        Slot::Top { n: 3, field: 0 },
+        Slot::FunnelFirst { key: 0 },
+    ];
+    let later = vec![Slot::FunnelLater { key: 0, steps: vec![] }];
+    plan_with(vec![("summaries", 0, summaries, 9), ("all_later", 3, later, 5)])
+}
+
+fn plan_with(more: Vec<(&str, usize, Vec<Slot>, u32)>) -> Arc<Plan> {
     let dimension = |(field, limit): (usize, Option<u32>)| Dimension { name: format!("d{field}"), field, limit };
     let amount = || Arith::Leaf(0);
     let scalars = || vec![Slot::Count, Slot::Sum(amount()), Slot::Min(amount()), Slot::Max(amount())];
-    let summaries = || {
-        vec![
-            Slot::Quantile { q: 0.5, number: amount() },
-            Slot::Count,
-            Slot::Top { n: 3, field: 0 },
-            Slot::FunnelFirst { key: 0 },
-        ]
-    };
     let metrics = [
         ("events", 0, scalars(), 1_000),
         ("tight", 1, scalars(), 6),
@@ -47,8 +55,6 @@ pub fn plan() -> Arc<Plan> {
         ("users_by_first", 2, vec![Slot::Uniq(0)], 3),
         ("all", 3, vec![Slot::Sum(amount())], 5),
         ("all_users", 3, vec![Slot::Uniq(0)], 5),
-        ("summaries", 0, summaries(), 9),
-        ("all_later", 3, vec![Slot::FunnelLater { key: 0, steps: vec![] }], 5),
     ];
     let metric = |(name, group, slots, limit): (&str, usize, Vec<Slot>, u32)| Metric {
         name: name.into(),
@@ -74,7 +80,7 @@ pub fn plan() -> Arc<Plan> {
         filters: vec![],
         dimensions: [(0, None), (1, Some(4)), (2, None)].into_iter().map(dimension).collect(),
         groups: vec![vec![0, 1, 2], vec![2, 1], vec![0], vec![]],
-        metrics: metrics.into_iter().map(metric).collect(),
+        metrics: metrics.into_iter().chain(more).map(metric).collect(),
     })
 }
 
@@ -394,7 +400,7 @@ pub fn random_request(random: &mut StdRng, plan: &Plan, metric: usize, minutes: 
 
 /// Applies random deltas and asks random questions after each. `forgets`: may not know what changed long ago.
 pub fn hot_store<S: HotStore + StateReader>(make: impl Fn() -> S, seeds: Range<u64>, forgets: bool) {
-    let plan = plan();
+    let plan = plan_with_summaries();
     for seed in seeds {
         let mut random = StdRng::seed_from_u64(seed);
         let (store, mut model) = (make(), Model::default());

@@ -12,6 +12,7 @@ use crate::host::{DEADLINE, Home, Host, now_ms};
 
 pub const CHECKS: &[Check] = &[
     ("live_snapshot_then_changes", changes),
+    ("live_corrects_a_funnel_backwards", funnels),
     ("live_tells_what_it_does_not_know", errors),
     ("live_tells_of_reloads", reloads),
     ("live_from_elsewhere_is_refused", origins),
@@ -97,6 +98,44 @@ fn changes() -> Result<()> {
     }
     ensure!(sum(&points) == 4.0 && names == ["DE", "FR"], "{points:?} {names:?}");
     say(&mut socket, &json!({"op": "unsubscribe", "id": "a"}))
+}
+
+/// A later step changes the point of its first one, minutes before it.
+fn funnels() -> Result<()> {
+    let definitions = DEFINITIONS.replace("id = \"id\"\n", "id = \"id\"\nkey = \"user\"\n");
+    let funnel = "path = \"funnel('30m', type = 'view', type = 'buy')\"\npages = \"top(2, type)\"\n";
+    let home = Home::new(&format!("{definitions}{funnel}"))?.with_flags(&["--refresh", "100ms"]);
+    let host = home.start_ready()?;
+    let first = now_ms() / 60_000 * 60_000 - 50 * 60_000;
+    let event = |minute: i64, kind: &str, user: &str| {
+        format!("{{\"ts\":{},\"type\":\"{kind}\",\"user\":\"{user}\"}}\n", first + minute * 60_000)
+    };
+    host.send(&format!("{}{}{}", event(0, "view", "a"), event(0, "view", "b"), event(40, "view", "c")))?;
+    counted(&host, 3.0)?;
+    let mut socket = connect(&host, None)?;
+    say(&mut socket, &json!({"op": "subscribe", "id": "a", "metric": "path", "range": "1h"}))?;
+    let snapshot = hear(&mut socket, "snapshot")?;
+    let at = |minute: i64| first + minute * 60_000;
+    ensure!(snapshot["series"][0]["points"] == json!([[at(0), [2, 0]], [at(40), [1, 0]]]), "{snapshot}");
+    // The span has to be over.
+    let provisional = snapshot["provisional_from"].as_i64().context("provisional_from")?;
+    ensure!((at(0)..at(40)).contains(&provisional), "{snapshot}");
+    let asked = format!("/v1/query?metric=path&from={}&to={}", at(-1), at(49));
+    ensure!(host.get_json(&asked)?["series"][0]["points"][0] == json!([at(0), [2, 0]]));
+    host.send(&format!("{}{}", event(30, "buy", "a"), event(31, "buy", "b")))?;
+    let delta = hear(&mut socket, "delta")?;
+    ensure!(delta["points"] == json!([[0, at(0), [2, 1]]]), "{delta}");
+    ensure!(host.get_json(&asked)?["series"][0]["points"][0] == json!([at(0), [2, 1]]), "a query sees it too");
+    let top = host.get_json(&format!("/v1/query?metric=pages&from={}&to={}&step=1h", at(-60), at(60)))?;
+    let points = top["series"][0]["points"].as_array().context("points")?;
+    let counted: i64 =
+        points.iter().flat_map(|point| point[1].as_array()).flatten().filter_map(|it| it[1].as_i64()).sum();
+    ensure!(counted == 5, "{top}");
+    let metrics = host.get_json("/v1/metrics")?;
+    let path = metrics["metrics"].as_array().and_then(|list| list.iter().find(|metric| metric["name"] == "path"));
+    let path = path.context("the metric")?;
+    ensure!(path["value"] == "funnel" && path["steps"] == json!(["type = 'view'", "type = 'buy'"]), "{path}");
+    Ok(())
 }
 
 fn errors() -> Result<()> {

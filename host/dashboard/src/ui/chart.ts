@@ -5,6 +5,7 @@ import { soon } from "../frame";
 import type { Feed } from "../feeds";
 import type { Page } from "../page";
 import { strokeAt, type Stroke } from "../palette";
+import { family, familyTitle, lineName } from "../percentiles";
 import { columns, extent, presentPoint, valueAt, weight, type Line } from "../series";
 import { nearTime } from "../time";
 import { applicable } from "../view";
@@ -26,6 +27,8 @@ export class Chart {
   metric: Metric;
   #page: Page;
   #feed: { feed: Feed; close(): void } | null = null;
+  /** Other percentiles of the same, drawn into this chart. */
+  #kin: { metric: Metric; feed: Feed; close(): void }[] = [];
   #specKey = "";
   #plot: Plot | null = null;
   #plotKey = "";
@@ -79,7 +82,6 @@ export class Chart {
   /** The metric's own words; its data may stay. */
   describe(metric: Metric): void {
     this.metric = metric;
-    setText(this.#title, metric.title);
     setText(this.#unit, unitText(metric));
     this.#title.title = `${metric.name} = ${metric.expression}`;
     this.follow();
@@ -88,12 +90,18 @@ export class Chart {
   /** Shows what the view asks for. */
   follow(): void {
     const spec = this.#page.chartSpec(this.metric);
+    // Split, each has a chart of its own.
+    const metrics = spec.by.length ? [this.metric] : family(this.#page.catalog.metrics, this.metric);
+    const leads = metrics[0]!.name === this.metric.name;
+    this.el.hidden = !leads;
+    setText(this.#title, metrics.length > 1 ? familyTitle(metrics) : this.metric.title);
+    const kin = (leads ? metrics.slice(1) : []).map((metric) => ({ metric, spec: this.#page.chartSpec(metric) }));
     const { ignored } = applicable(this.#page.view, this.metric.dimensions);
     const by = this.#page.view.by;
     const notes = ignored.map((d) => `not filtered by ${d}`);
     if (by && !this.metric.dimensions.includes(by)) notes.push(`not split by ${by}`);
     setText(this.#note, notes.join(", "));
-    const key = JSON.stringify(spec);
+    const key = JSON.stringify([spec, ...kin.map((k) => k.spec)]);
     if (key !== this.#specKey) {
       this.#specKey = key;
       if (JSON.stringify(spec.by) !== JSON.stringify(this.#feed?.feed.spec.by)) {
@@ -101,8 +109,10 @@ export class Chart {
         this.#order.clear();
       }
       this.#feed?.close();
+      this.#kin.forEach((k) => k.close());
       const mine = this.#page.feeds.open(spec, this.changed);
       this.#feed = mine;
+      this.#kin = kin.map((k) => ({ metric: k.metric, ...this.#page.feeds.open(k.spec, this.changed) }));
       setTimeout(() => {
         if (this.#feed === mine && !mine.feed.book && !mine.feed.error && !this.#plot) this.#say("Loading");
       }, PATIENCE_MS);
@@ -123,6 +133,7 @@ export class Chart {
 
   /** Brings it into sight; with `only`, shows that one of its lines. */
   focus(only?: string): void {
+    if (this.el.hidden) return this.#page.showMetric(family(this.#page.catalog.metrics, this.metric)[0]!.name);
     if (only !== undefined) {
       this.#isolated = new Set([only]);
       this.changed();
@@ -134,6 +145,7 @@ export class Chart {
 
   close(): void {
     this.#feed?.close();
+    this.#kin.forEach((k) => k.close());
     this.#stop();
     this.#sizes.disconnect();
     this.#sight.disconnect();
@@ -199,8 +211,15 @@ export class Chart {
     const dimension = feed.spec.by[0];
     const lines = book.lines.filter((l) => l.points.length);
     if (dimension === undefined) {
-      const line = lines[0];
-      this.#picks = line ? [{ key: "", name: this.metric.title, line, ...strokeAt(0, this.#page.scheme) }] : [];
+      const own = { metric: this.metric, line: lines[0] };
+      const all = [own, ...this.#kin.map((k) => ({ metric: k.metric, line: k.feed.book?.lines[0] }))];
+      const name = (m: Metric): string => (all.length > 1 ? lineName(m) : m.title);
+      const pick = (k: (typeof all)[number], i: number): Pick[] =>
+        k.line ? [{ key: i ? k.metric.name : "", name: name(k.metric), line: k.line, ...strokeAt(i, this.#page.scheme) }] : [];
+      const picks = all.flatMap(pick);
+      const chosen = picks.filter((p) => this.#isolated.has(p.key));
+      this.#picks = chosen.length ? chosen : picks;
+      this.#legend.list(picks, []);
       this.#hidden = 0;
       return;
     }

@@ -31,7 +31,8 @@ export class Legend {
 
   show(drawn: Pick[], isolated: Set<string>, hidden: number): void {
     this.#drawn = drawn.map((p) => p.key);
-    const split = drawn.length > 0 && drawn[0]!.line.labels && Object.keys(drawn[0]!.line.labels).length > 0;
+    const labels = drawn[0]?.line.labels ?? {};
+    const split = drawn.length > 0 && (this.#listed.length > 1 || Object.keys(labels).length > 0);
     this.el.hidden = !split;
     if (!split) {
       this.#signature = "";

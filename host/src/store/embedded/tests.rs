@@ -138,7 +138,7 @@ fn is_a_hot_store_over_restarts_and_evictions() {
 
 /// Everything of every metric, by all its dimensions.
 fn everything(reader: &impl StateReader, minutes: Range<u32>) -> Vec<String> {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let ask = |metric| {
         let span = Minute(minutes.start)..Minute(minutes.end);
         let mut request = suite::request(&plan, metric, vec![span], Resolution::Minute);
@@ -150,7 +150,7 @@ fn everything(reader: &impl StateReader, minutes: Range<u32>) -> Vec<String> {
 
 #[test]
 fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let minutes = 2 * 1440 - 70..2 * 1440 + 70;
     let folder = Folder::new("equal");
     let mut random = StdRng::seed_from_u64(7);
@@ -181,7 +181,7 @@ fn what_was_loaded_is_what_was_saved_and_goes_on_the_same() {
 
 #[test]
 fn a_crash_between_history_and_checkpoint_counts_nothing_twice() {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let minutes = 2 * 1440 - 70..2 * 1440 + 70;
     let folder = Folder::new("crash");
     let mut random = StdRng::seed_from_u64(11);
@@ -228,7 +228,7 @@ fn a_crash_between_history_and_checkpoint_counts_nothing_twice() {
 
 #[test]
 fn totals_stay_right_where_even_the_day_was_forgotten() {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let folder = Folder::new("forgotten");
     let embedded = Embedded::open(&folder.0).unwrap();
     let hot = Arc::new(embedded.load().unwrap());
@@ -260,7 +260,7 @@ fn totals_stay_right_where_even_the_day_was_forgotten() {
 
 #[test]
 fn an_hour_is_not_dropped_before_history_has_it_too() {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let folder = Folder::new("hour");
     let embedded = Embedded::open(&folder.0).unwrap();
     let hot = Arc::new(embedded.load().unwrap());
@@ -283,7 +283,7 @@ fn an_hour_is_not_dropped_before_history_has_it_too() {
 
 #[test]
 fn an_hour_stands_in_for_minutes_that_are_past_retention() {
-    let plan = suite::plan();
+    let plan = suite::plan_with_summaries();
     let folder = Folder::new("stand-in");
     let embedded = Embedded::open(&folder.0).unwrap();
     let hot = Arc::new(embedded.load().unwrap());

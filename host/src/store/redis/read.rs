@@ -182,8 +182,11 @@ fn fold(
     Ok(())
 }
 
-/// What stands for these entries, and the dense sketch that does; `None`: they are best left as they are.
-fn folded(kind: StateKind, read: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+/// What stands for entries, and the dense sketch that does.
+type Folded = (Vec<u8>, Vec<u8>);
+
+/// `None`: they are best left as they are.
+fn folded(kind: StateKind, read: &[u8]) -> Result<Option<Folded>, StoreError> {
     if kind.is_summary() {
         let mut instead = Vec::new();
         summary(kind, read)?.encode(&mut instead);

@@ -29,7 +29,12 @@ struct Both {
 
 impl Both {
     fn new(port: u16, prefix: &str) -> Self {
-        Self { store: store(port, prefix), memory: MemoryStore::new(), plan: suite::plan(), model: Model::default() }
+        Self {
+            store: store(port, prefix),
+            memory: MemoryStore::new(),
+            plan: suite::plan_with_summaries(),
+            model: Model::default(),
+        }
     }
 
     fn feed(&mut self, events: &[Event]) {
