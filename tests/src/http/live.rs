@@ -126,7 +126,7 @@ fn funnels() -> Result<()> {
     let delta = hear(&mut socket, "delta")?;
     ensure!(delta["points"] == json!([[0, at(0), [2, 1]]]), "{delta}");
     ensure!(host.get_json(&asked)?["series"][0]["points"][0] == json!([at(0), [2, 1]]), "a query sees it too");
-    let top = host.get_json(&format!("/v1/query?metric=pages&from={}&to={}&step=1h", at(-60), at(60)))?;
+    let top = host.get_json(&format!("/v1/query?metric=pages&from={}&to={}&step=1h", at(-60), at(130)))?;
     let points = top["series"][0]["points"].as_array().context("points")?;
     let counted: i64 =
         points.iter().flat_map(|point| point[1].as_array()).flatten().filter_map(|it| it[1].as_i64()).sum();
