@@ -15,7 +15,8 @@ count() { # word, file
     grep -oE "[0-9]+ $1" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-# Runs a suite. One without result lines of its own is one test: it passes or fails as a whole.
+# Runs a suite. One without result lines of its own is one test: it passes or fails as a whole. One that has such lines
+# and counts nothing looked for tests that are not there: it fails.
 suite() { # name, command…
   local name=$1 log=$out/$(echo "$1" | tr -cs "a-zA-Z0-9\n" -).log status at=$SECONDS good bad missed
   shift
@@ -23,7 +24,9 @@ suite() { # name, command…
   status=$?
   good=$(count passed "$log") bad=$(count failed "$log") missed=$(count ignored "$log")
   if [ $status -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
-  if [ $status -eq 0 ] && [ $((good + bad)) -eq 0 ]; then good=1; fi
+  if [ $status -eq 0 ] && [ $((good + bad + missed)) -eq 0 ]; then
+    if grep -qE '^test result:|^ *Tests +|^[0-9]+ passed, ' "$log"; then bad=1; else good=1; fi
+  fi
   passed=$((passed + good)) failed=$((failed + bad)) not_run=$((not_run + missed))
   if [ "$bad" -gt 0 ]; then
     echo "${red}FAILED${plain}  $name: $good passed, $bad failed ($((SECONDS - at)) s); the end of $log:"
