@@ -6,6 +6,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
+use serde_json::{Value, json};
 use tidemark_services::{Kind, Service, missing};
 
 use crate::host::{self, Home, Host, until};
@@ -24,6 +25,9 @@ country = {}
 events = "count()"
 revenue = "sum(x)"
 users = "uniq(user)"
+half = "quantile(0.5, x)"
+countries = { value = "top(1, country)", by = [] }
+path = "funnel('1m', x > 0, country = 'DE')"
 "#;
 
 pub fn trials() -> Vec<Trial> {
@@ -66,6 +70,20 @@ fn becomes(host: &Host, expected: u64) -> Result<()> {
         Ok((last == expected).then_some(()))
     })
     .with_context(|| format!("{last}\n{}", host.log()))
+}
+
+/// What only hosts can merge is as exact: three quarters are of the US, and who is of DE takes both steps at once.
+fn summarised(host: &Host, events: u64) -> Result<()> {
+    let ask = |metric: &str| -> Result<Value> {
+        let answer = host.get_json(&format!("/v1/query?metric={metric}&from=-30m"))?;
+        Ok(answer["series"][0]["points"][0][1].clone())
+    };
+    let expected = (json!([["US", events / 4 * 3]]), json!([events, events / 4]));
+    let found = || Ok(((ask("countries")?, ask("path")?) == expected).then_some(()));
+    until(&format!("summaries of {events} events"), found).with_context(|| host.log())?;
+    let half = ask("half")?.as_f64().context("a median")?;
+    ensure!((half - 0.5).abs() <= 0.005, "{half}");
+    Ok(())
 }
 
 /// One command, its answer's lines without lengths.
@@ -133,6 +151,7 @@ fn gone_frozen_emptied() -> Result<()> {
     host.send(&lines(at, 200, 100))?;
     service.thaw()?;
     becomes(&host, 300)?;
+    summarised(&host, 300)?;
     // Gone, and back with nothing: counted again from the journal.
     service.kill()?;
     host.send(&lines(at, 300, 100))?;
@@ -144,6 +163,7 @@ fn gone_frozen_emptied() -> Result<()> {
     redis(&service, "FLUSHALL")?;
     host.send(&lines(at, 500, 100))?;
     becomes(&host, 600)?;
+    summarised(&host, 600)?;
     // And the same ids once more are duplicates still.
     host.send(&lines(at, 550, 50))?;
     // The host dies; the next one goes on from where Redis stands.
@@ -151,6 +171,7 @@ fn gone_frozen_emptied() -> Result<()> {
     host.kill()?;
     let host = home.start_ready()?;
     becomes(&host, 700)?;
+    summarised(&host, 700)?;
     // Emptied while nothing happens: no event is needed to notice.
     redis(&service, "FLUSHALL")?;
     let total = format!("HGET {{tidemark}}:minute:events:count:{} total", at / 1000);
@@ -193,12 +214,15 @@ fn two_hosts() -> Result<()> {
     first.kill()?;
     second.send(&lines(at, 800, 400))?;
     becomes(&second, 1_200)?;
+    summarised(&second, 1_200)?;
     let first = first_home.start_ready()?;
     first.send(&lines(at, 1_200, 100))?;
     // Sent twice, by another way.
     second.send(&lines(at, 1_000, 250))?;
     becomes(&first, 1_300)?;
     becomes(&second, 1_300)?;
+    summarised(&first, 1_300)?;
+    summarised(&second, 1_300)?;
     first.stop()?;
     second.stop()
 }

@@ -128,6 +128,36 @@ mod tests {
         }
     }
 
+    const ENCODED: [&str; 4] = [
+        "00000000",
+        "110000000104dbf10401dcf1040180f10401ce0302",
+        "0d00000001e80700020162ac0202c3bc01",
+        "2e00000001ffffffffffffffffff01030780f0e0deca33008580808080808001f7ffffffffffffffff01858080808080c004",
+    ];
+
+    /// What is stored is read by later versions: a change here is a change of the stored format.
+    #[test]
+    fn encodings_are_what_they_were() {
+        let (mut quantiles, mut visits) = (quantile::Gather::default(), funnel::Gather::default());
+        [-2.5, 0.0, 1.0, 100.0, 100.5].iter().for_each(|value| quantiles.push(*value));
+        [(7, 0, 1_772_409_600_000), (7, 2, 1_772_409_600_005), (u64::MAX - 1, 9, 5)]
+            .iter()
+            .for_each(|(key, step, ms)| visits.push(*key, *step, *ms));
+        let counts = [("b", 300u64), ("ü", 1)].map(|(text, count)| (text.into(), count)).to_vec();
+        let found = [
+            Summary::Nothing,
+            Summary::Quantiles(quantiles.finish()),
+            Summary::Top(Top::of(1_000, counts)),
+            Summary::Funnel(visits.finish()),
+        ];
+        let hexadecimal = |summary: &Summary| {
+            let mut bytes = Vec::new();
+            summary.encode(&mut bytes);
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!(found.map(|summary| hexadecimal(&summary)), ENCODED);
+    }
+
     #[test]
     fn damaged_bytes_are_refused_or_something_else() {
         let rng = &mut SmallRng::seed_from_u64(1);

@@ -79,6 +79,8 @@ impl Quantiles {
         bins.extend(theirs);
         self.bins = bins;
         self.collapse();
+        // Most bins are in both.
+        self.bins.shrink_to_fit();
     }
 
     /// The bins of each sign that are nearest to zero become one, until there are no more than `BINS_MAX`. Whatever was

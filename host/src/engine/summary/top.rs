@@ -79,6 +79,8 @@ impl Top {
         counts.extend(theirs.cloned());
         self.counts = counts;
         self.reduce();
+        // Most values are in both.
+        self.counts.shrink_to_fit();
     }
 
     fn reduce(&mut self) {
