@@ -13,10 +13,24 @@ export const checks = [
       const { metrics } = await host.get("/v1/metrics");
       const shown = await page.charts();
       assert(metrics.length > 0 && metrics.every((m) => shown.includes(m.name)), `charts: ${shown}`);
-      for (const m of metrics) {
+      const plots = await page.plots();
+      for (const m of metrics.filter((m) => plots.includes(m.name))) {
         await page.wait(`${m.name} has a value`, async () => /last [^,]*\d/.test((await page.summary(m.name)) ?? ""));
       }
       await page.p.evaluate(() => scrollTo(0, 0));
+    },
+  ],
+  [
+    "a funnel has bars with conversion, a top list its values, percentiles one chart",
+    async ({ page }) => {
+      const steps = await page.wait("the funnel", async () => ((await page.rows("checkout")).length === 3 ? page.rows("checkout") : null));
+      assert(steps[0][0] === "page view" && /\d/.test(steps[0][2]) && /%/.test(steps[1][3]) && /%/.test(steps[2][4]), JSON.stringify(steps));
+      const width = (row) => page.p.locator("#chart-checkout .share span").nth(row).evaluate((el) => el.getBoundingClientRect().width);
+      assert((await width(0)) > (await width(1)) && (await width(1)) > (await width(2)), "bars do not shrink");
+      const pages = await page.wait("the top list", async () => ((await page.rows("top_pages")).length === 10 ? page.rows("top_pages") : null));
+      assert(pages[0][0].startsWith("https://shop.example/"), JSON.stringify(pages[0]));
+      const lines = await page.wait("the percentiles", async () => ((await page.legend("latency_p50")).length === 2 ? page.legend("latency_p50") : null));
+      assert(lines.join() === "p50,p95" && !(await page.plots()).includes("latency_p95"), `${lines}`);
     },
   ],
   [

@@ -34,6 +34,16 @@ export class Page {
     return this.p.$$eval(".chart", (all) => all.map((c) => c.dataset.metric));
   }
 
+  /** Charts with a plot of their own: no lists, none that is drawn into another. */
+  plots() {
+    return this.p.$$eval(".chart:not(.list, [hidden])", (all) => all.map((c) => c.dataset.metric));
+  }
+
+  /** Rows of a funnel or a top list, as texts of their cells. */
+  rows(metric) {
+    return this.p.$$eval(`#chart-${metric} tbody tr`, (all) => all.map((r) => [...r.children].map((c) => c.textContent)));
+  }
+
   /** What a chart says in words: last, minimum, maximum, anomalies. */
   async summary(metric) {
     await this.p.locator(`#chart-${metric}`).scrollIntoViewIfNeeded();
@@ -42,7 +52,7 @@ export class Page {
 
   async summaries() {
     const out = {};
-    for (const m of await this.charts()) out[m] = await this.summary(m);
+    for (const m of await this.plots()) out[m] = await this.summary(m);
     return out;
   }
 

@@ -16,11 +16,11 @@ const FINGERPRINTS: [&str; 11] = [
     "active_users 7620b62547b55934",
     "events_rate c8c7ef124efe2880",
     "mean_order be4e7f348c324c76",
-    "latency_p50 0afe4f4a86bca1ea",
-    "latency_p95 48f6391d267172f8",
+    "latency_p50 8686f1e546c585e6",
+    "latency_p95 f33e08b029a82a27",
     "top_pages ca8c6f9b2767a7ee",
-    "checkout abaae5cf52923c5f",
-    "checkout:later e00b4f37074c9681",
+    "checkout 993a23de34d5ab99",
+    "checkout:later ab2e4efd13a97b00",
 ];
 
 fn loaded(text: &str) -> Definitions {
