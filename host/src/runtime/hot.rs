@@ -136,6 +136,14 @@ impl Hot {
         }
     }
 
+    /// Combinations that a limit did not keep, counted once a tick.
+    pub fn over(&self) -> u64 {
+        match self {
+            Self::Memory(memory) => memory.limits().metrics.iter().map(|metric| metric.over).sum(),
+            Self::Redis(store) => store.over(),
+        }
+    }
+
     /// Hears of changes that other hosts make, as long as what it gives is kept.
     pub fn listen(&self) -> Result<Option<Subscription>, StoreError> {
         match self {

@@ -276,9 +276,8 @@ impl Ticker {
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
         self.hot.forget_before(self.keep_from(now))?;
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
-        let over: u64 = self.memory.limits().metrics.iter().map(|metric| metric.over).sum();
         let counter = &self.telemetry.state.combinations_over_limit;
-        counter.inc_by(over.saturating_sub(counter.get()));
+        counter.inc_by(self.hot.over().saturating_sub(counter.get()));
         self.telemetry.journal.size_bytes.set(self.log.bytes() as i64);
         self.telemetry.state.checkpoint_seconds.observe(started.elapsed().as_secs_f64());
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);

@@ -104,7 +104,9 @@ impl Day {
             self.kept += 1;
             return true;
         }
-        self.over += 1;
+        // One that came with nothing but its first value may be kept as it is.
+        let only_first = combination.len() > 1 && combination[1..].iter().all(|&value| value == OTHER);
+        self.over += u64::from(!only_first || combination[0] == OTHER || self.firsts >= limit);
         for last in (1..combination.len()).rev() {
             combination[last] = OTHER;
             if self.full.find(combination).is_some() {

@@ -74,7 +74,8 @@ fn keeps_the_first_values_of_a_day() {
 fn says_how_full_its_limits_are_and_which_values_there_are() {
     let plan = counting(2, 2, [None, Some(1), None]);
     let (store, mut model) = (MemoryStore::new(), Model::default());
-    for values in [["a", "x"], ["b", "x"], ["c", "y"], ["c", "y"]] {
+    // The limit of `d1` makes `c/__other__` of `c/y`, which is kept on top of the limit as it is; `c/x` becomes that.
+    for values in [["a", "x"], ["b", "x"], ["c", "y"], ["c", "y"], ["c", "x"]] {
         let values = [values[0].to_owned(), values[1].to_owned(), String::new()];
         let event = [Event { minute: Minute(1440), values, amount: 1.0, user: 1 }];
         store.apply(suite::delta(&plan, &model, &event)).unwrap();
@@ -85,8 +86,8 @@ fn says_how_full_its_limits_are_and_which_values_there_are() {
     let dimension = "d1".into();
     assert_eq!(store.limits().dimensions, [DimensionLimit { dimension, day: 1, kept: 1, limit: 1, over: 2 }]);
     let values = |name| store.dimension_values(name, 2).unwrap();
-    assert_eq!(values("d0"), [("c".into(), 2), ("a".into(), 1)]);
-    assert_eq!(values("d1"), [(OTHER.into(), 2), ("x".into(), 2)]);
+    assert_eq!(values("d0"), [("c".into(), 3), ("a".into(), 1)]);
+    assert_eq!(values("d1"), [("x".into(), 3), (OTHER.into(), 2)]);
     assert_eq!(values("no such"), []);
     assert!(store.bytes() > 0);
 }

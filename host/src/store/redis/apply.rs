@@ -43,6 +43,8 @@ pub struct Writer {
     pub waiting: VecDeque<Waiting>,
     /// Cells that came for minutes that Redis no longer has.
     pub dropped_cells: u64,
+    /// Combinations that a limit did not keep, once a delta, metric and day.
+    pub over: u64,
 }
 
 /// A delta on its way.
@@ -136,6 +138,7 @@ impl Writer {
         waiting.sent_as = None;
         if matches!(committed, Committed::As(_)) {
             self.dropped_cells += dropped;
+            self.over += translated.over;
             if dropped > 0 {
                 tracing::warn!(cells = dropped, "what came for minutes that are no longer kept was left out");
             }

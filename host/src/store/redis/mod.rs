@@ -104,6 +104,7 @@ impl RedisStore {
             epochs: Default::default(),
             waiting: VecDeque::new(),
             dropped_cells: 0,
+            over: 0,
         };
         let memory = mirror.store.clone();
         let store = Self {
@@ -265,6 +266,11 @@ impl RedisStore {
     /// Cells that came for minutes that were dropped already.
     pub fn dropped_cells(&self) -> u64 {
         self.lock_writer().dropped_cells
+    }
+
+    /// Combinations of this host's events that a metric's limit did not keep, counted once a delta.
+    pub fn over(&self) -> u64 {
+        self.lock_writer().over
     }
 
     /// Whether Redis was emptied, restarted or replaced since this was last asked: positions may have gone back, and nobody may

@@ -24,6 +24,8 @@ pub struct MetricPanes {
 #[derive(Default)]
 pub struct Translated {
     pub metrics: Vec<MetricPanes>,
+    /// Combinations that a metric's limit does not keep, once each for a metric and day.
+    pub over: u64,
     /// Events by dimension, day of arrival and value.
     pub values: BTreeMap<(Arc<str>, u32), BTreeMap<Arc<str>, u64>>,
 }
@@ -65,8 +67,10 @@ pub fn translate(link: &mut Link, places: &mut Places, delta: &mut Delta) -> Res
                 });
                 translated.metrics.len() - 1
             });
+            let into = &translated.metrics[index];
+            let margins = into.shape.margins;
+            let placed = place(link, places, partial, limited, number, margins, &mut translated.over)?;
             let into = &mut translated.metrics[index];
-            let placed = place(link, places, partial, limited, number, into.shape.margins)?;
             let states = &mut partial.metrics[number].slots;
             placed.chunk_by(|a, b| a.minute == b.minute).for_each(|cells| merge(places, into, cells, states));
         }
@@ -141,7 +145,7 @@ struct Placed {
     row: u32,
 }
 
-/// Decides the combination of each row; sorted by minute and number.
+/// Decides the combination of each row; sorted by minute and number. `over` grows with each that is folded into another.
 fn place(
     link: &mut Link,
     places: &mut Places,
@@ -149,6 +153,7 @@ fn place(
     limited: &Limited,
     number: usize,
     margins: bool,
+    over: &mut u64,
 ) -> Result<Vec<Placed>, StoreError> {
     let changed = &partial.metrics[number];
     let metric = &partial.plan.metrics[changed.metric];
@@ -160,29 +165,33 @@ fn place(
         (true, 1) => 1,
         (true, width) => width + 1,
     };
-    let (mut wanted, mut scratch) = (vec![""; width], Vec::new());
+    // As it came, and as what is kept.
+    let (mut came, mut wanted, mut scratch) = (vec![""; width], vec![""; width], Vec::new());
     let mut numbers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut undecided: BTreeMap<u32, (Vec<u32>, Vec<Vec<&str>>)> = BTreeMap::new();
     for (day, combination) in group.first_come(changed.rows.iter().copied()) {
-        texts.read(day, combination, &mut wanted);
+        texts.read(day, combination, &mut came);
+        wanted.clone_from(&came);
         let kept = places.day(metric.fingerprint, day, margins_each);
-        let number = kept.resolve(&mut wanted, metric.limit, &mut scratch).unwrap_or_else(|| {
-            // As it came: looking for what is kept may have folded it.
-            texts.read(day, combination, &mut wanted);
+        let number = kept.resolve(&mut wanted, metric.limit, &mut scratch);
+        *over += u64::from(number.is_some() && wanted != came);
+        let number = number.unwrap_or_else(|| {
             let (combinations, texts) = undecided.entry(day).or_default();
             combinations.push(combination);
-            texts.push(wanted.clone());
+            texts.push(came.clone());
             0
         });
         numbers.entry(day).or_insert_with(|| vec![0; group.combination_count()])[combination as usize] = number;
     }
     let token = places.token().to_owned();
-    for (day, (combinations, mut texts)) in undecided {
+    for (day, (combinations, texts)) in undecided {
         let kept = places.day(metric.fingerprint, day, margins_each);
         kept.ask(link, &token, &format!("{}:{day}", metric.fingerprint), metric.limit, true, &texts)?;
         let Some(numbers) = numbers.get_mut(&day) else { continue };
-        for (combination, wanted) in combinations.into_iter().zip(&mut texts) {
-            numbers[combination as usize] = settle(kept, wanted, metric.limit, &mut scratch)?;
+        for (combination, came) in combinations.into_iter().zip(&texts) {
+            wanted.clone_from(came);
+            numbers[combination as usize] = settle(kept, &mut wanted, metric.limit, &mut scratch)?;
+            *over += u64::from(wanted != *came);
         }
     }
     let placed = |(at, &row): (usize, &u32)| {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tidemark_services::{Kind, Service};
 
 use super::*;
@@ -34,6 +36,21 @@ fn is_a_hot_store() {
     let number = AtomicU64::new(0);
     let make = || store(server.port, &format!("suite-{}", number.fetch_add(1, Relaxed)));
     suite::hot_store(make, 0..40, false);
+}
+
+#[test]
+fn counts_what_is_over_a_limit_as_memory_does() {
+    let server = server(&[]);
+    let (redis, memory, plan) = (store(server.port, "over"), MemoryStore::new(), suite::plan());
+    let (mut random, mut model) = (StdRng::seed_from_u64(7), suite::Model::default());
+    for _ in 0..20 {
+        let events = suite::random_events(&mut random, 100..110);
+        redis.apply(suite::delta(&plan, &model, &events)).unwrap();
+        memory.apply(suite::delta(&plan, &model, &events)).unwrap();
+        model.apply(&plan, &events, 0);
+    }
+    let over: u64 = memory.limits().metrics.iter().map(|metric| metric.over).sum();
+    assert_eq!((redis.over(), over > 0), (over, true));
 }
 
 /// All keys have one hash tag: a node that has its slot is enough.
