@@ -3,19 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SDK: &str = env!("CARGO_MANIFEST_DIR");
+/// Where cargo runs this test, which may be another checkout than the one that it was built in.
+fn sdk() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate is").into()
+}
 
 #[track_caller]
 fn check(kind: &str) {
+    let sdk = sdk();
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("my_{kind}"));
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
-    copy(&Path::new(SDK).join("template").join(kind), &folder, &|text| {
-        text.replace("{{name}}", &format!("my_{kind}")).replace("{{type_name}}", "MyPlugin").replace("{{sdk}}", SDK)
+    copy(&sdk.join("template").join(kind), &folder, &|text| {
+        text.replace("{{name}}", &format!("my_{kind}")).replace("{{type_name}}", "MyPlugin").replace("{{sdk}}", &sdk.to_string_lossy())
     });
     // The SDK's own versions: they are built already, and nothing is looked up.
-    std::fs::copy(Path::new(SDK).join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+    std::fs::copy(sdk.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let run = Command::new(env!("CARGO"))
         .args(["test", "--offline", "--target-dir"])

@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 
 /// A command that takes longer than this hangs.
 const COMMAND_SECONDS_MAX: &str = "60";
 
-/// Root of the sources.
+/// Root of the sources: where cargo runs the tests, which may be another checkout than the one that they were built in.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate stands in the workspace")
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&here).parent().expect("the crate stands in the workspace").to_owned()
+    });
+    &ROOT
 }
 
 /// The binary: `TIDEMARK_BIN`, else the one built beside this test.

@@ -46,8 +46,11 @@ pub fn missing(kind: Kind) -> Option<String> {
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate stands in tests/")
+/// Root of the sources: where cargo runs the tests, which may be another checkout than the one that they were built in.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let holds = |folder: &&Path| folder.join("scripts/services.sh").exists();
+    Path::new(&here).ancestors().find(holds).expect("the crate stands in the workspace").to_owned()
 }
 
 /// Where `scripts/services.sh` leaves what it loads.

@@ -314,9 +314,12 @@ fn what_was_read_is_read_once_more_in_pieces() {
     producer.begin_transaction().unwrap();
     (0..100).for_each(|number| put(&format!("{{\"n\":{number}}}"), 1_000_000 + number));
     put("", 0);
+    // This producer serves its queue only when it is told to.
+    producer.flush(DEADLINE).unwrap();
     producer.commit_transaction(DEADLINE).unwrap();
     producer.begin_transaction().unwrap();
     put("{\"n\":-1}", 0);
+    producer.flush(DEADLINE).unwrap();
     producer.abort_transaction(DEADLINE).unwrap();
     // Messages at 0..100, one that is empty, the end of the transaction, one that was taken back, and that end.
     let end = 104;
