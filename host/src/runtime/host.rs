@@ -1,7 +1,7 @@
 //! A running host: opened, recovered, ticking, and stopped in order.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -142,6 +142,7 @@ impl Host {
             // The demo's past is still to come.
             source_floor: Arc::new(AtomicI64::new(if settings.demo.is_some() { 0 } else { Millis::MAX })),
             visible: AtomicI64::new(0),
+            closed: AtomicU32::new(0),
             covered: Mutex::default(),
             written: Mutex::default(),
             since: Mutex::new(Since::default()),
@@ -375,6 +376,7 @@ fn open_store(folder: &Path) -> Result<Embedded, StoreError> {
 fn finish(host: &Host) -> anyhow::Result<()> {
     host.reading.finish(&host.log);
     let last = host.ticker.tick(host.clock.now()).and_then(|_| host.ticker.checkpoint(host.clock.now()));
+    let last = last.and_then(|()| host.ticker.leave());
     match last {
         // The log has it; the next start goes on from there.
         Err(error) if matches!(host.ticker.hot, Hot::Redis(_)) => {

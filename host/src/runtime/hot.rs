@@ -9,7 +9,7 @@ use crate::engine::delta::{Delta, GROUP_ALL, SourceId, Uncounted};
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{Lease, RedisStore, Settings, Subscription};
-use crate::store::{HistoryStore, HotStore, Position, StoreError};
+use crate::store::{HistoryStore, HotStore, Position, StateReader as _, StoreError};
 use crate::time::{Clock, Millis, Minute};
 
 /// Where the hot state of a data folder is.
@@ -104,26 +104,24 @@ impl Hot {
         store.write_readable().map(drop)
     }
 
-    /// No event of this host's sources will come for minutes before the given one.
-    pub fn close_up_to(&self, minute: Minute) -> Result<(), StoreError> {
+    /// No event of this host's sources, of those in `of`, will come for minutes before the given one. The first minute that is
+    /// not closed: all sources of all hosts are past those before it.
+    pub fn close_up_to(&self, minute: Minute, of: Option<&[SourceId]>) -> Result<Minute, StoreError> {
         match self {
-            Self::Memory(memory) => memory.close_up_to(minute),
-            Self::Redis(store) => drop(store.close_up_to(minute)?),
+            Self::Memory(memory) => {
+                memory.close_up_to(minute);
+                Ok(memory.provisional_from())
+            }
+            Self::Redis(store) => store.close_up_to(minute, of),
         }
-        Ok(())
     }
 
-    /// Drops what history has and nothing can still come for.
-    pub fn forget_before(&self, minute: Minute) -> Result<(), StoreError> {
+    /// Drops what history has and nothing can still come for: before `minute`, as far as this host knows. `writes`: it is this
+    /// host that writes history.
+    pub fn forget_before(&self, minute: Minute, writes: bool) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => drop(memory.evict(minute)),
-            Self::Redis(store) => {
-                let mirror = store.mirror();
-                let (before, floor) = (mirror.complete_from(), mirror.evict(minute));
-                if floor > before {
-                    store.forget_before(floor)?;
-                }
-            }
+            Self::Redis(store) => store.forget_unneeded(minute, writes)?,
         }
         Ok(())
     }
@@ -158,6 +156,13 @@ impl Hot {
             Self::Memory(_) => Ok(BTreeMap::new()),
             Self::Redis(store) => store.meet(host, digest, now),
         }
+    }
+
+    /// This host ends, and no other waits for it or for what it does for all.
+    pub fn leave(&self, host: &str, lease: &Lease) -> Result<(), StoreError> {
+        let Self::Redis(store) = self else { return Ok(()) };
+        store.give_back(lease)?;
+        store.leave(host)
     }
 
     /// Why what is answered may be old.

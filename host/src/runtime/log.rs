@@ -60,11 +60,17 @@ impl Log {
         }
     }
 
-    /// No event that arrived before this is still to be read of the log.
-    pub fn floor(&self) -> Millis {
+    /// No event that arrived before this is still to be read of the log. Of which sources that is so; `None`: of all that are
+    /// this host's. A partition that was just taken is not among them until it is known where it stands.
+    pub fn floor(&self) -> (Millis, Option<Vec<SourceId>>) {
         match self {
-            Self::Journal { .. } => Millis::MAX,
-            Self::Kafka { floors, .. } => floors.lowest(),
+            Self::Journal { .. } => (Millis::MAX, None),
+            Self::Kafka { floors, .. } => {
+                let all = floors.all();
+                let lowest = all.iter().map(|(_, floor)| *floor).min();
+                let sources = all.into_iter().map(|(source, _)| source).collect();
+                (lowest.unwrap_or_else(|| floors.lowest()), Some(sources))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The tick: cut the shards, apply what they had, close minutes, checkpoint. Time is an argument.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::raw::Raw;
 use super::recover::{self, Recovered};
 use super::shards::{Cut, Shards};
 use crate::catalog::definitions::{Active, MetricKind};
-use crate::engine::delta::{Delta, Uncounted};
+use crate::engine::delta::{Delta, SourceId, Uncounted};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::{Checkpoint, Embedded};
 use crate::store::memory::MemoryStore;
@@ -52,6 +52,8 @@ pub struct Ticker {
     pub source_floor: Arc<AtomicI64>,
     /// Arrival up to which all is visible.
     pub visible: AtomicI64,
+    /// The first minute that is not closed, of all hosts.
+    pub closed: AtomicU32,
     /// Positions that the last checkpoint covers.
     pub covered: Mutex<Vec<Position>>,
     /// Those of Redis at the last checkpoint.
@@ -88,7 +90,7 @@ impl Ticker {
         let started = Instant::now();
         let plan = self.active.load().definitions.plan.clone();
         // Before the cut: what is not in it, nor waits, came later.
-        let log_floor = self.log.floor();
+        let (log_floor, sources) = self.log.floor();
         self.hot.settle().or_else(|error| self.refused(error).map(drop))?;
         if self.hot.began_again() {
             // As if a delta had been refused; nobody may bring one for long.
@@ -99,7 +101,7 @@ impl Ticker {
         }
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take(cut, now.min(log_floor), now, &mut since)?;
+        self.take(cut, (now.min(log_floor), sources.as_deref()), now, &mut since)?;
         self.compare_definitions(now)?;
         self.telemetry.state.tick_seconds.observe(started.elapsed().as_secs_f64());
         if since.checkpoint_at == 0 {
@@ -125,9 +127,15 @@ impl Ticker {
         Ok(())
     }
 
-    /// Applies what the shards had, and closes the minutes that are over. No event will be read any more that arrived before
-    /// `floor`, but for those that wait.
-    fn take(&self, cut: Cut, floor: Millis, now: Millis, since: &mut Since) -> Result<(), StoreError> {
+    /// Applies what the shards had, and closes the minutes that are over. No event of the log's sources will be read any more
+    /// that arrived before `floor`, but for those that wait.
+    fn take(
+        &self,
+        cut: Cut,
+        (floor, sources): (Millis, Option<&[SourceId]>),
+        now: Millis,
+        since: &mut Since,
+    ) -> Result<(), StoreError> {
         let Cut { partials, ranges, behind, bytes, uncounted } = cut;
         since.bytes += bytes;
         // Before the positions can be those of a checkpoint, or with them.
@@ -146,7 +154,8 @@ impl Ticker {
             self.telemetry.state.lag_seconds.set((now - floor).max(0) as f64 / 1e3);
         }
         let closed = (floor - self.grace_ms).max(0) / MINUTE_MS;
-        self.hot.close_up_to(Minute(closed as u32))?;
+        let closed = self.hot.close_up_to(Minute(closed as u32), sources)?;
+        self.closed.store(closed.0, Relaxed);
         self.hot.share(any)?;
         self.telemetry.state.seq.set(self.memory.seq() as i64);
         Ok(())
@@ -242,6 +251,11 @@ impl Ticker {
         Ok(())
     }
 
+    /// The host ends.
+    pub fn leave(&self) -> Result<(), StoreError> {
+        self.hot.leave(&self.instance, &self.history_lease)
+    }
+
     /// Drops what is not applied yet; it is read again from the log.
     pub fn forget(&self) {
         let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,6 +267,7 @@ impl Ticker {
         let started = Instant::now();
         let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
         let durable = || self.make_durable();
+        let mut writes = true;
         let (covered, done) = match self.hot {
             Hot::Memory(_) => {
                 let covered = self.memory.positions()?;
@@ -263,7 +278,7 @@ impl Ticker {
             Hot::Redis(_) => {
                 let before = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
                 // History that hosts share one of them writes; the others forget when it says that it has.
-                let writes = elsewhere.is_none() || self.hot.writes_history(&self.history_lease)?;
+                writes = elsewhere.is_none() || self.hot.writes_history(&self.history_lease)?;
                 let done = match writes {
                     true => self.embedded.write_history(&self.memory, elsewhere, &durable)?,
                     false => durable().map(|()| Checkpoint::default())?,
@@ -274,7 +289,7 @@ impl Ticker {
         };
         self.note_behind(done.behind);
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
-        self.hot.forget_before(self.keep_from(now))?;
+        self.hot.forget_before(self.keep_from(), writes)?;
         self.telemetry.state.memory_bytes.set(self.memory.bytes() as i64);
         let counter = &self.telemetry.state.combinations_over_limit;
         counter.inc_by(self.hot.over().saturating_sub(counter.get()));
@@ -315,14 +330,15 @@ impl Ticker {
         *behind = reason;
     }
 
-    /// Minutes before it are only read: no event can still come for them, and no window in the live part needs them.
-    fn keep_from(&self, now: Millis) -> Minute {
+    /// Minutes before it are only read: no event can still come for them, of any host's sources, and no window in the live part
+    /// needs them.
+    fn keep_from(&self) -> Minute {
         let active = self.active.load();
         let windows = active.definitions.metrics.iter().map(|metric| match &metric.kind {
             MetricKind::Aggregate { window_ms, .. } => *window_ms,
             MetricKind::Composite { .. } => 0,
         });
-        let floor = now.min(self.visible.load(Relaxed));
+        let floor = Minute(self.closed.load(Relaxed)).start();
         Minute::of(floor - active.definitions.plan.event.lateness_ms - windows.max().unwrap_or(0) - HOUR_MS)
     }
 

@@ -82,6 +82,8 @@ impl<C: Counting> Consumer<C> {
             self.telemetry.kafka.lag.remove(&ByPartition { partition: *number as u32 });
             list.add_partition(&self.settings.topic, *number);
         }
+        let gone: Vec<SourceId> = numbers.iter().map(|number| *number as SourceId).collect();
+        self.shared.floors.remove(&gone);
         self.consumer.incremental_unassign(&list).map_err(|error| error.to_string())?;
         tracing::info!(?numbers, "partitions let go");
         self.expect_nobody(Duration::ZERO)

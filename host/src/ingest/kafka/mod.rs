@@ -119,6 +119,11 @@ impl Floors {
         self.lowest.load(Relaxed)
     }
 
+    /// These are not ours any more.
+    fn remove(&self, gone: &[SourceId]) {
+        self.partitions().retain(|partition, _| !gone.contains(partition));
+    }
+
     fn set(&self, floors: BTreeMap<SourceId, Millis>) {
         if let Some(lowest) = floors.values().min() {
             self.lowest.store(*lowest, Relaxed);

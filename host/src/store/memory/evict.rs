@@ -11,10 +11,14 @@ use crate::time::Minute;
 /// Lists of values shorter than this are not worth collecting.
 const VALUES_MIN: usize = 1024;
 
+/// Up to where history has everything before `before`, in whole hours.
+pub fn written_before(state: &State, before: Minute) -> Minute {
+    state.metrics.values().filter_map(first_needed).min().map_or(before, |needed| needed.min(before)).hour()
+}
+
 /// Drops whole hours before `before` that history has as they are. Where hot is whole from then on.
 pub fn evict(state: &mut State, before: Minute) -> Minute {
-    let floor =
-        state.metrics.values().filter_map(first_needed).min().map_or(before, |needed| needed.min(before)).hour();
+    let floor = written_before(state, before);
     if floor < state.complete_from || floor > state.closed {
         return state.complete_from;
     }

@@ -102,6 +102,11 @@ impl MemoryStore {
         evict::evict(&mut self.write(), before)
     }
 
+    /// What `evict` would drop, closed or not: minutes before this one.
+    pub fn written_before(&self, before: Minute) -> Minute {
+        evict::written_before(&self.read_state(), before)
+    }
+
     /// Whether history answers, where this delta needs minutes back that are no longer here.
     pub fn can_apply(&self, delta: &Delta) -> Result<(), StoreError> {
         let Some(history) = &self.history else { return Ok(()) };

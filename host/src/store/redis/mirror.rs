@@ -28,6 +28,8 @@ pub struct Mirror {
     /// Which life of Redis it is of; empty: of none.
     token: String,
     seq: Seq,
+    /// Older minutes are no longer whole in Redis.
+    pub complete_from: Minute,
     numbers: HashMap<(Fingerprint, u32), Numbers>,
     /// Of all metrics that were met.
     pub shapes: BTreeMap<Fingerprint, Arc<MetricShape>>,
@@ -44,7 +46,8 @@ struct Changed {
 impl Mirror {
     pub fn new(link: Link) -> Self {
         let (numbers, shapes) = (HashMap::new(), BTreeMap::new());
-        Self { link, store: Arc::default(), token: String::new(), seq: 0, numbers, shapes }
+        let (token, complete_from) = (String::new(), Minute::default());
+        Self { link, store: Arc::default(), token, seq: 0, complete_from, numbers, shapes }
     }
 
     /// Merges what is committed and reads what has changed. True: it was begun anew.
@@ -67,7 +70,7 @@ impl Mirror {
         if self.token == token {
             let store = self.store.clone();
             let changes = self.read(&store, &token, self.seq)?;
-            self.seq = changes.seq;
+            (self.seq, self.complete_from) = (changes.seq, changes.complete_from);
             store.put_changes(changes);
             return Ok(false);
         }
@@ -76,7 +79,7 @@ impl Mirror {
         self.numbers.clear();
         let fresh = MemoryStore::new();
         let changes = self.read(&fresh, &token, 0)?;
-        self.seq = changes.seq;
+        (self.seq, self.complete_from) = (changes.seq, changes.complete_from);
         fresh.put_changes(changes);
         self.store.replace_by(fresh);
         self.token = token;

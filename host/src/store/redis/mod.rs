@@ -27,7 +27,7 @@ mod translate;
 mod value;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apply::{Touched, WAITING_DELTAS_MAX, Waiting, Writer, positions};
@@ -89,6 +89,10 @@ pub struct RedisStore {
     readable: Mutex<Readable>,
     /// Its own connection: nobody waits for raw events.
     raw: Mutex<Link>,
+    /// This host needs no minute before it.
+    need_from: AtomicU32,
+    /// No other host that is here does, as of when they last met.
+    others_need_from: AtomicU32,
     settings: Settings,
 }
 
@@ -115,6 +119,8 @@ impl RedisStore {
             restarted: AtomicBool::new(false),
             readable: Mutex::default(),
             raw,
+            need_from: AtomicU32::new(0),
+            others_need_from: AtomicU32::new(0),
             settings,
         };
         store.sync()?;
@@ -172,13 +178,15 @@ impl RedisStore {
         self.note_delivery(delivered).map(drop)
     }
 
-    /// No event of the sources that were taken over will come for minutes before the given one. The first minute that is not
-    /// closed: all sources of all hosts are past those before it.
-    pub fn close_up_to(&self, minute: Minute) -> Result<Minute, StoreError> {
+    /// No event of these sources, where they are this host's, will come for minutes before the given one. The first minute that
+    /// is not closed: all sources of all hosts are past those before it. `of`: `None` are all that were taken over.
+    pub fn close_up_to(&self, minute: Minute, of: Option<&[SourceId]>) -> Result<Minute, StoreError> {
         let mut writer = self.lock_writer();
         let mut packed = Pack::default();
-        packed.array(writer.epochs.len());
-        for (source, epoch) in &writer.epochs {
+        let named = |source: &SourceId| of.is_none_or(|of| of.contains(source));
+        let epochs: Vec<_> = writer.epochs.iter().filter(|(source, _)| named(source)).collect();
+        packed.array(epochs.len());
+        for (source, epoch) in epochs {
             packed.array(3).bytes(source.to_string()).bytes(epoch.to_string()).number(u64::from(minute.0));
         }
         let closed = Minute(value::number(&writer.link.call(Function::Close, &[&packed.0])?)?);
@@ -211,11 +219,31 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Drops minutes before `before`, which history has and no event can still come for. Where the state is whole from then on.
+    /// Drops minutes that no host needs. No event can come for those before `before`, as far as this host knows, nor does it
+    /// read them. `writes`: it is this host that writes history, and it needs what is not written. Others are told with the
+    /// next `meet`; what they need is as of the last.
+    pub fn forget_unneeded(&self, before: Minute, writes: bool) -> Result<(), StoreError> {
+        let needed = if writes { self.memory.written_before(before) } else { before };
+        self.need_from.store(needed.0, Relaxed);
+        if writes {
+            let floor = self.memory.evict(needed.min(Minute(self.others_need_from.load(Relaxed))));
+            if floor > self.complete_from() {
+                self.forget_before(floor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the state in Redis is whole, as of the last sync.
+    fn complete_from(&self) -> Minute {
+        self.lock_mirror().complete_from
+    }
+
+    /// Drops minutes before `before`, which history has and no host needs. Where the state is whole from then on.
     pub fn forget_before(&self, before: Minute) -> Result<Minute, StoreError> {
         self.sync()?;
         let floor = forget::forget_before(&mut self.lock_writer().link, before)?;
-        let Some(floor) = floor else { return Ok(self.memory.complete_from()) };
+        let Some(floor) = floor else { return Ok(self.complete_from()) };
         self.lock_writer().places.forget_before(floor.day());
         self.sync()?;
         Ok(floor)
@@ -228,9 +256,18 @@ impl RedisStore {
         readable.write(&mut self.lock_writer().link, &self.memory, &shapes)
     }
 
-    /// Says that this host is here and measures by the definitions with this digest; gives the other hosts with theirs.
+    /// Says that this host is here, measures by the definitions with this digest and needs what it needs; gives the other
+    /// hosts with their digests.
     pub fn meet(&self, host: &str, digest: &str, now: Millis) -> Result<BTreeMap<String, String>, StoreError> {
-        hosts::meet(&mut self.lock_writer().link, host, digest, now)
+        let need_from = Minute(self.need_from.load(Relaxed));
+        let others = hosts::meet(&mut self.lock_writer().link, host, digest, need_from, now)?;
+        self.others_need_from.store(others.need_from.0, Relaxed);
+        Ok(others.digests)
+    }
+
+    /// This host ends: others do not wait for it.
+    pub fn leave(&self, host: &str) -> Result<(), StoreError> {
+        hosts::leave(&mut self.lock_writer().link, host)
     }
 
     /// `None`: another host does this job.

@@ -193,11 +193,14 @@ fn a_minute_closes_when_all_sources_are_past_it() {
     let (store, zombie) = (store(server.port, "close"), self::store(server.port, "close"));
     zombie.take_over(&[0, 1, 2]).unwrap();
     store.take_over(&[0, 1]).unwrap();
-    assert_eq!(store.close_up_to(Minute(100)).unwrap(), Minute(0), "2 has not said so");
-    assert_eq!(zombie.close_up_to(Minute(90)).unwrap(), Minute(90), "0 and 1 stay where their owner is");
-    assert_eq!(zombie.close_up_to(Minute(200)).unwrap(), Minute(100), "0 and 1 are no longer its own");
-    assert_eq!(store.close_up_to(Minute(50)).unwrap(), Minute(100), "never opens again");
+    assert_eq!(store.close_up_to(Minute(100), None).unwrap(), Minute(0), "2 has not said so");
+    assert_eq!(zombie.close_up_to(Minute(90), None).unwrap(), Minute(90), "0 and 1 stay where their owner is");
+    assert_eq!(zombie.close_up_to(Minute(200), None).unwrap(), Minute(100), "0 and 1 are no longer its own");
+    assert_eq!(store.close_up_to(Minute(50), None).unwrap(), Minute(100), "never opens again");
     assert_eq!(store.provisional_from(), Minute(100));
+    assert_eq!(zombie.close_up_to(Minute(200), None).unwrap(), Minute(100));
+    assert_eq!(store.close_up_to(Minute(300), Some(&[1, 2])).unwrap(), Minute(100), "0 was only taken, 2 is another's");
+    assert_eq!(store.close_up_to(Minute(150), Some(&[0])).unwrap(), Minute(150));
 }
 
 #[test]

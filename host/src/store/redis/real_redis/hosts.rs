@@ -234,3 +234,69 @@ fn a_redis_that_begins_again_is_filled_again() {
         });
     }
 }
+
+/// Writes history of a host into a folder of its own, as far as minutes are closed.
+fn write_history(store: &RedisStore) {
+    let folder = suite::Folder::new("redis-history");
+    let embedded = crate::store::embedded::Embedded::open(&folder.0).unwrap();
+    embedded.write_history(&store.mirror(), None, &|| Ok(())).unwrap();
+}
+
+fn event(minute: u32) -> Event {
+    Event { minute: Minute(minute), values: ["a".into(), "b".into(), "c".into()], amount: 1.0, user: 7 }
+}
+
+#[test]
+fn a_minute_is_dropped_when_no_host_needs_it() {
+    let server = server(&[]);
+    let [fast, slow] = [(); 2].map(|()| store(server.port, "needed"));
+    let plan = unlimited();
+    let apply = |store: &RedisStore, source: SourceId, from: u64, minutes: &[u32]| {
+        let events: Vec<Event> = minutes.iter().map(|minute| event(*minute)).collect();
+        let to = from + events.len() as u64;
+        let sources = vec![SourceRange { group: GROUP_ALL, source, from, to, arrival: 1 }];
+        store.apply(Delta { sources, partials: vec![suite::partial(&plan, &events)] }).unwrap();
+    };
+    // Both are past minute 3000, but the slow one stands at events that may be as old as minute 600.
+    fast.take_over(&[0]).unwrap();
+    slow.take_over(&[1]).unwrap();
+    apply(&fast, 0, 0, &[100, 700, 2_900]);
+    apply(&slow, 1, 0, &[101]);
+    slow.close_up_to(Minute(3_000), None).unwrap();
+    fast.close_up_to(Minute(3_000), None).unwrap();
+    fast.sync().unwrap();
+    write_history(&fast);
+    let whole_from = |now: Millis| {
+        fast.meet("fast", "", now).unwrap();
+        fast.forget_unneeded(Minute(2_000), true).unwrap();
+        fast.complete_from()
+    };
+    assert_eq!(slow.meet("slow", "", 0).unwrap(), BTreeMap::new());
+    assert_eq!(whole_from(1), Minute(0), "the slow one has not said what it needs");
+    slow.forget_unneeded(Minute(630), false).unwrap();
+    slow.meet("slow", "", 2).unwrap();
+    assert_eq!(whole_from(3), Minute(600));
+    // Its late event is not lost.
+    apply(&slow, 1, 1, &[700]);
+    assert_eq!(slow.dropped_cells(), 0);
+    let count = |minute: u32| {
+        let mut request = suite::request(&plan, 0, vec![Minute(minute)..Minute(minute + 1)], Resolution::Minute);
+        request.by = (0..request.dimensions).collect();
+        suite::flatten(&slow.read(&request).unwrap()).len()
+    };
+    assert_eq!((count(101), count(700)), (0, 1));
+    // What is not written is needed, whatever the others say.
+    fast.sync().unwrap();
+    slow.forget_unneeded(Minute(1_900), false).unwrap();
+    slow.meet("slow", "", 4).unwrap();
+    assert_eq!(whole_from(5), Minute(660));
+    write_history(&fast);
+    assert_eq!(whole_from(6), Minute(1_860));
+    // One that ends says so; one that stands still is not waited for for ever.
+    assert_eq!(fast.meet("fast", "", 7).unwrap().len(), 1);
+    slow.leave("slow").unwrap();
+    assert_eq!(whole_from(8), Minute(1_980));
+    slow.meet("slow", "", 9).unwrap();
+    assert_eq!(fast.meet("fast", "", 60_009).unwrap().len(), 1);
+    assert_eq!(fast.meet("fast", "", 60_010).unwrap().len(), 0);
+}
