@@ -16,7 +16,9 @@ fn check(kind: &str) {
         std::fs::remove_dir_all(&folder).unwrap();
     }
     copy(&sdk.join("template").join(kind), &folder, &|text| {
-        text.replace("{{name}}", &format!("my_{kind}")).replace("{{type_name}}", "MyPlugin").replace("{{sdk}}", &sdk.to_string_lossy())
+        text.replace("{{name}}", &format!("my_{kind}"))
+            .replace("{{type_name}}", "MyPlugin")
+            .replace("{{sdk}}", &sdk.to_string_lossy())
     });
     // The SDK's own versions: they are built already, and nothing is looked up.
     std::fs::copy(sdk.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
