@@ -1,25 +1,47 @@
 //! Ids seen before: one table for all shards, atomic slots, no locks. Does not know what an id is, only its hash and when it arrived.
 //!
+//! Entries stand in a log in the order in which they came; a table of 4-byte slots says where. A slot names its entry and a few
+//! bits of its hash, so that the walk to an empty slot seldom leaves the slots, and these are a quarter of what the entries take.
+//!
 //! Two generations, each of at most one `dedupe` span: the older is dropped when the younger is that old. Nothing is ever removed
 //! from a generation, so that two shards with the same id walk to the same empty slot and one of them takes it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
-use super::atomics::written;
+use super::atomics::{promised, written};
 use crate::time::Millis;
 
 const SLOTS_MIN: usize = 1 << 17;
 /// Steps to an empty slot before an id counts as forgotten.
 const PROBES_MAX: usize = 4_096;
-/// 1 GB at 16 bytes a slot. Beyond it ids are not remembered, and counted.
+/// 1 GB with their entries. Beyond it ids are not remembered, and counted.
 const SLOTS_MAX: usize = 1 << 26;
 /// Up to this size a table that fills up is made anew; a larger one gets another beside it, so that no tick waits long.
 const REHASH_MAX: usize = 1 << 20;
+/// Entries that are taken from the log at once, so that shards seldom meet there.
+const ENTRIES_AT_ONCE: usize = 64;
+
+/// Bits of a slot that name an entry: one more than its place. The others are of its hash.
+const ENTRY_BITS: u32 = 26;
+const ENTRY_MASK: u32 = (1 << ENTRY_BITS) - 1;
 
 struct Table {
-    /// Pairs: hash (0: empty) and arrival + 1 (0: being written).
-    words: Box<[AtomicU64]>,
+    /// 0: empty.
+    slots: Box<[AtomicU32]>,
+    /// Pairs: hash and arrival.
+    log: Box<[AtomicU64]>,
+    /// Entries that were taken; a few of them may hold nothing.
     used: AtomicU64,
+}
+
+/// Places in the log that one caller may write to.
+#[derive(Default)]
+struct Taken {
+    next: usize,
+    end: usize,
 }
 
 struct Generation {
@@ -39,71 +61,128 @@ pub struct Dedupe {
 
 impl Table {
     fn new(slots: usize, threads: usize) -> Self {
-        Self { words: written(slots * 2, threads), used: AtomicU64::new(0) }
+        // Three quarters of the slots are filled at most: `ENTRY_BITS` are enough for the largest table.
+        let entries = slots / 4 * 3;
+        Self { slots: written(slots, threads), log: promised(entries * 2), used: AtomicU64::new(0) }
     }
 
     fn slots(&self) -> usize {
-        self.words.len() / 2
+        self.slots.len()
     }
 
+    fn entries(&self) -> usize {
+        self.log.len() / 2
+    }
+
+    /// Of the slots.
     fn fill(&self) -> f64 {
         self.used.load(Relaxed) as f64 / self.slots() as f64
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.load(Relaxed) as usize >= self.entries()
+    }
+
+    fn entry(&self, place: usize) -> (&AtomicU64, &AtomicU64) {
+        (&self.log[place * 2], &self.log[place * 2 + 1])
+    }
+
+    /// The slot of an id begins at its low bits; these are others.
+    fn mark(hash: u64) -> u32 {
+        (hash >> 32) as u32 & !ENTRY_MASK
+    }
+
+    /// Walks from the id's first slot to its entry, or to an empty slot and `None`; no answer where neither is near.
+    #[inline]
+    fn walk(&self, hash: u64, from: usize) -> Option<(usize, Option<usize>)> {
+        let mask = self.slots() - 1;
+        let mut at = from & mask;
+        for _ in 0..PROBES_MAX {
+            let slot = self.slots[at].load(Acquire);
+            if slot == 0 {
+                return Some((at, None));
+            }
+            if slot & !ENTRY_MASK == Self::mark(hash) {
+                let place = (slot & ENTRY_MASK) as usize - 1;
+                if self.entry(place).0.load(Relaxed) == hash {
+                    return Some((at, Some(place)));
+                }
+            }
+            at = (at + 1) & mask;
+        }
+        None
     }
 
     /// When the id arrived first.
     #[inline]
     fn find(&self, hash: u64) -> Option<Millis> {
-        let mask = self.slots() - 1;
-        let mut at = hash as usize & mask;
-        for _ in 0..PROBES_MAX {
-            match self.words[at * 2].load(Relaxed) {
-                0 => return None,
-                found if found == hash => return Some(self.words[at * 2 + 1].load(Relaxed) as Millis - 1),
-                _ => at = (at + 1) & mask,
-            }
-        }
-        None
+        let (_, place) = self.walk(hash, hash as usize)?;
+        Some(self.entry(place?).1.load(Relaxed) as Millis)
     }
 
-    /// `Some(true)`: this call put it there, or renewed what was older than the span; `None`: no place near.
+    /// The next place in the log; `wanted`: how many more may follow.
+    #[inline]
+    fn take<const SHARED: bool>(&self, taken: &mut Taken, wanted: usize) -> Option<usize> {
+        if taken.next == taken.end {
+            let count = wanted.clamp(1, ENTRIES_AT_ONCE);
+            let from = if SHARED {
+                self.used.fetch_add(count as u64, Relaxed)
+            } else {
+                let from = self.used.load(Relaxed);
+                self.used.store(from + count as u64, Relaxed);
+                from
+            } as usize;
+            *taken = Taken { next: from, end: from + count };
+        }
+        (taken.next < self.entries()).then_some(taken.next)
+    }
+
+    /// `Some(true)`: this call put it there, or renewed what was older than the span; `None`: no place near, or none left.
     /// `SHARED`: others may insert at the same time.
     #[inline]
-    fn insert<const SHARED: bool>(&self, hash: u64, arrival: Millis, span_ms: Millis, used: &mut u64) -> Option<bool> {
-        let mask = self.slots() - 1;
-        let mut at = hash as usize & mask;
-        for _ in 0..PROBES_MAX {
-            let (key, time) = (&self.words[at * 2], &self.words[at * 2 + 1]);
-            let found = match key.load(Relaxed) {
-                0 if !SHARED => {
-                    key.store(hash, Relaxed);
-                    *used += 1;
-                    hash
-                }
-                0 => match key.compare_exchange(0, hash, Relaxed, Relaxed) {
-                    Ok(_) => {
-                        *used += 1;
-                        hash
-                    }
-                    Err(taken) => taken,
-                },
-                found => found,
-            };
-            if found != hash {
-                at = (at + 1) & mask;
+    fn insert<const SHARED: bool>(
+        &self,
+        hash: u64,
+        arrival: Millis,
+        span_ms: Millis,
+        taken: &mut Taken,
+        wanted: usize,
+    ) -> Option<bool> {
+        let mut from = hash as usize;
+        loop {
+            let (at, place) = self.walk(hash, from)?;
+            if let Some(place) = place {
+                return Some(self.renew::<SHARED>(place, arrival, span_ms));
+            }
+            let place = self.take::<SHARED>(taken, wanted)?;
+            let (key, time) = self.entry(place);
+            key.store(hash, Relaxed);
+            time.store(arrival as u64, Relaxed);
+            let slot = Self::mark(hash) | (place as u32 + 1);
+            if !SHARED {
+                self.slots[at].store(slot, Relaxed);
+            } else if self.slots[at].compare_exchange(0, slot, Release, Relaxed).is_err() {
+                // Somebody was faster, perhaps with the same id. The entry is written over by the next one.
+                from = at;
                 continue;
             }
-            let before = time.load(Relaxed);
-            if before != 0 && arrival - (before as Millis - 1) < span_ms {
-                return Some(false);
-            }
-            if !SHARED {
-                time.store(arrival as u64 + 1, Relaxed);
-                return Some(true);
-            }
-            // Of two that race for the same id one wins; the other sees a fresh arrival and is the duplicate.
-            return Some(time.compare_exchange(before, arrival as u64 + 1, Relaxed, Relaxed).is_ok());
+            taken.next += 1;
+            return Some(true);
         }
-        None
+    }
+
+    fn renew<const SHARED: bool>(&self, place: usize, arrival: Millis, span_ms: Millis) -> bool {
+        let (_, time) = self.entry(place);
+        let before = time.load(Relaxed);
+        if arrival - (before as Millis) < span_ms {
+            return false;
+        }
+        if !SHARED {
+            time.store(arrival as u64, Relaxed);
+            return true;
+        }
+        // Of two that race for the same id one wins; the other sees a fresh arrival and is the duplicate.
+        time.compare_exchange(before, arrival as u64, Relaxed, Relaxed).is_ok()
     }
 }
 
@@ -136,13 +215,12 @@ impl Dedupe {
     fn check_all<const SHARED: bool>(&self, hashes: &[u64], arrivals: &[Millis], mut duplicate: impl FnMut(usize)) {
         let (newest, older) = self.current.tables.split_last().expect("a generation has a table");
         let older: Vec<&Table> = older.iter().chain(self.previous.iter().flat_map(|it| &it.tables)).collect();
-        let full = newest.fill() > 0.75;
+        let full = newest.is_full();
         // The loads of one batch overlap instead of each waiting for memory.
-        let touched = hashes
-            .iter()
-            .fold(0, |sum, hash| sum ^ newest.words[(*hash as usize & (newest.slots() - 1)) * 2].load(Relaxed));
+        let touched =
+            hashes.iter().fold(0, |sum, hash| sum ^ newest.slots[*hash as usize & (newest.slots() - 1)].load(Relaxed));
         std::hint::black_box(touched);
-        let (mut used, mut forgotten) = (0, 0);
+        let (mut taken, mut forgotten) = (Taken::default(), 0);
         for (at, (hash, arrival)) in hashes.iter().zip(arrivals).enumerate() {
             let hash = (*hash).max(1);
             let fresh = |first: Millis| arrival - first >= self.span_ms;
@@ -152,7 +230,7 @@ impl Dedupe {
             } else if full {
                 None
             } else {
-                newest.insert::<SHARED>(hash, *arrival, self.span_ms, &mut used)
+                newest.insert::<SHARED>(hash, *arrival, self.span_ms, &mut taken, hashes.len() - at)
             };
             match inserted {
                 Some(true) => {}
@@ -165,7 +243,6 @@ impl Dedupe {
                 }
             }
         }
-        newest.used.fetch_add(used, Relaxed);
         self.forgotten.fetch_add(forgotten, Relaxed);
     }
 
@@ -205,22 +282,25 @@ impl Dedupe {
         let larger = Table::new(slots * 4, 1);
         if slots <= REHASH_MAX {
             let old = self.current.tables.pop().expect("a generation has a table");
-            let mut used = 0;
-            for pair in old.words.chunks_exact(2) {
+            let mut taken = Taken::default();
+            for pair in old.log.chunks_exact(2).take(old.used.load(Relaxed) as usize) {
                 let (hash, time) = (pair[0].load(Relaxed), pair[1].load(Relaxed));
-                if hash != 0 && time != 0 {
-                    larger.insert::<false>(hash, time as Millis - 1, self.span_ms, &mut used);
+                if hash != 0 {
+                    larger.insert::<false>(hash, time as Millis, self.span_ms, &mut taken, 1);
                 }
             }
-            larger.used.store(used, Relaxed);
         }
         self.current.tables.push(larger);
     }
 
-    /// Bytes of all tables.
+    /// Bytes of all tables, as far as they are filled.
     pub fn bytes(&self) -> usize {
         let tables = self.current.tables.iter().chain(self.previous.iter().flat_map(|generation| &generation.tables));
-        tables.map(|table| table.slots() * 16).sum()
+        let of = |table: &Table| {
+            let filled = table.entries().min(table.used.load(Relaxed) as usize);
+            table.slots() * size_of::<u32>() + filled * 2 * size_of::<u64>()
+        };
+        tables.map(of).sum()
     }
 }
 

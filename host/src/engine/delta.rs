@@ -117,3 +117,17 @@ pub enum States {
     Uniq(Vec<Sketch>),
     Summary(Vec<Summary>),
 }
+
+impl States {
+    /// Moves these rows out.
+    pub fn take(&mut self, rows: impl Iterator<Item = usize>) -> Self {
+        match self {
+            Self::Count(states) => Self::Count(rows.map(|row| states[row]).collect()),
+            Self::Sum(states) => Self::Sum(rows.map(|row| states[row]).collect()),
+            Self::Min(states) => Self::Min(rows.map(|row| states[row]).collect()),
+            Self::Max(states) => Self::Max(rows.map(|row| states[row]).collect()),
+            Self::Uniq(states) => Self::Uniq(rows.map(|row| std::mem::take(&mut states[row])).collect()),
+            Self::Summary(states) => Self::Summary(rows.map(|row| std::mem::take(&mut states[row])).collect()),
+        }
+    }
+}

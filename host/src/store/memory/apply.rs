@@ -2,11 +2,12 @@
 //! cells merge. Everything in the order of the delta, so that equal deltas give equal state.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use super::merge::{Merge, merge_all, on_threads};
 use super::snapshot::Dropped;
-use super::state::{Held, MetricState, State};
-use crate::engine::delta::{Delta, GroupPartial, MetricPartial, Partial, States};
+use super::state::{MetricState, State};
+use crate::engine::delta::{Delta, GroupPartial, MetricPartial, Partial};
 use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
 use crate::store::table::{EMPTY, OTHER};
 use crate::store::{Seq, StoreError};
@@ -62,16 +63,39 @@ pub fn kinds(metric: &Metric) -> Vec<StateKind> {
 
 fn merge_partial(state: &mut State, mut partial: Partial, arrival: Millis, threads: usize) {
     let mut codes = Codes::new(state, &partial);
-    let groups = codes.limited_groups(state, &partial);
     let metrics = std::mem::take(&mut partial.metrics);
-    let place = |changed| place_metric(state, &partial, changed, &groups, &mut codes);
-    let mut merges: Vec<Merge<'_>> = metrics.into_iter().map(place).collect();
-    merge_all(&mut merges, state.seq, threads);
+    let came = First::come(&partial, &metrics, threads);
+    let groups = codes.limited_groups(state, &partial, &came.groups);
+    let place = |(changed, came): (MetricPartial, &Vec<(u32, u32)>)| {
+        place_metric(state, &partial, changed, came, &groups, &mut codes)
+    };
+    let mut merges: Vec<Merge<'_>> = metrics.into_iter().zip(&came.metrics).map(place).collect();
+    let grown = merge_all(&mut merges, state.seq, threads);
+    state.pane_bytes = state.pane_bytes.saturating_add_signed(grown);
     for merge in merges {
-        state.pane_bytes = state.pane_bytes.saturating_add_signed(merge.grown);
         state.metrics.insert(merge.fingerprint, merge.known);
     }
     count_values(state, &partial, arrival);
+}
+
+/// UTC days and combinations in the order in which they came, for each group, and for each metric that has something.
+struct First {
+    groups: Vec<Vec<(u32, u32)>>,
+    metrics: Vec<Vec<(u32, u32)>>,
+}
+
+impl First {
+    fn come(partial: &Partial, metrics: &[MetricPartial], threads: usize) -> Self {
+        let groups = partial.groups.iter().map(|group| (group, None));
+        let of_metric = |changed: &MetricPartial| &partial.groups[partial.plan.metrics[changed.metric].group];
+        let of_metrics = metrics.iter().map(|changed| (of_metric(changed), Some(&changed.rows)));
+        let mut groups = on_threads(threads, groups.chain(of_metrics).collect(), |(group, rows)| match rows {
+            None => group.first_come(0..group.minutes.len() as u32),
+            Some(rows) => group.first_come(rows.iter().copied()),
+        });
+        let metrics = groups.split_off(partial.groups.len());
+        Self { groups, metrics }
+    }
 }
 
 /// For each of the plan's dimensions, the value's number by the partial's code.
@@ -109,10 +133,10 @@ impl Codes {
     }
 
     /// For each group the values of its combinations by day, with those past a dimension's limit replaced.
-    fn limited_groups(&mut self, state: &mut State, partial: &Partial) -> Vec<GroupValues> {
-        let limit_group = |(group, rows): (&Vec<usize>, &GroupPartial)| {
+    fn limited_groups(&mut self, state: &mut State, partial: &Partial, came: &[Vec<(u32, u32)>]) -> Vec<GroupValues> {
+        let limit_group = |((group, rows), came): ((&Vec<usize>, &GroupPartial), &Vec<(u32, u32)>)| {
             let mut values = GroupValues { width: group.len(), days: BTreeMap::new() };
-            for (day, combination) in rows.first_come(0..rows.minutes.len() as u32) {
+            for &(day, combination) in came {
                 let of_day = values.days.entry(day).or_insert_with(|| vec![EMPTY; rows.codes.len()]);
                 for (column, &dimension) in group.iter().enumerate() {
                     let place = combination as usize * group.len() + column;
@@ -125,7 +149,7 @@ impl Codes {
             }
             values
         };
-        partial.plan.groups.iter().zip(&partial.groups).map(limit_group).collect()
+        partial.plan.groups.iter().zip(&partial.groups).zip(came).map(limit_group).collect()
     }
 
     /// The value itself while it is one of the first `limit` of the day; the empty one counts like any other.
@@ -165,41 +189,11 @@ struct GroupValues {
     days: BTreeMap<u32, Vec<u32>>,
 }
 
-/// A metric whose combinations are decided: what is left touches nothing but the metric.
-struct Merge<'p> {
-    fingerprint: Fingerprint,
-    known: MetricState,
-    group: &'p GroupPartial,
-    rows: Vec<u32>,
-    /// By UTC day, for each of the group's combinations the number it is kept under.
-    kept: BTreeMap<u32, Vec<u32>>,
-    states: Vec<States>,
-    /// Bytes by which the panes grew.
-    grown: isize,
-}
-
-/// A combination's number and the row of its states; sorts by the one, then the other.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Placed(u64);
-
-impl Placed {
-    fn new(combination: u32, row: u32) -> Self {
-        Self(u64::from(combination) << 32 | u64::from(row))
-    }
-
-    fn combination(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    fn row(self) -> u32 {
-        self.0 as u32
-    }
-}
-
 fn place_metric<'p>(
     state: &mut State,
     partial: &'p Partial,
     changed: MetricPartial,
+    came: &[(u32, u32)],
     groups: &[GroupValues],
     codes: &mut Codes,
 ) -> Merge<'p> {
@@ -213,51 +207,9 @@ fn place_metric<'p>(
         // Checkpoints of older versions do not have it.
         known.name = metric.name.as_str().into();
     }
-    let kept = place(state, partial, metric, &mut known, &changed.rows, &groups[metric.group], codes);
+    let kept = place(state, partial, metric, &mut known, came, &groups[metric.group], codes);
     let (group, fingerprint) = (&partial.groups[metric.group], metric.fingerprint);
-    Merge { fingerprint, known, group, rows: changed.rows, kept, states: changed.slots, grown: 0 }
-}
-
-/// Merges metrics on as many threads, the largest first.
-fn merge_all(merges: &mut [Merge<'_>], seq: Seq, threads: usize) {
-    if threads < 2 {
-        return merges.iter_mut().for_each(|merge| merge_metric(merge, seq));
-    }
-    let mut largest_last: Vec<&mut Merge<'_>> = merges.iter_mut().collect();
-    largest_last.sort_by_cached_key(|merge| merge.rows.len() + merge.states.iter().map(sketch_words).sum::<usize>());
-    let waiting = Mutex::new(largest_last);
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(merge) = next() {
-                    merge_metric(merge, seq);
-                }
-            });
-        }
-    });
-}
-
-fn sketch_words(states: &States) -> usize {
-    match states {
-        States::Uniq(sketches) => sketches.iter().map(|sketch| sketch.bytes() / size_of::<u32>()).sum(),
-        States::Summary(summaries) => summaries.iter().map(|summary| summary.bytes() / size_of::<u32>()).sum(),
-        _ => 0,
-    }
-}
-
-fn merge_metric(merge: &mut Merge<'_>, seq: Seq) {
-    let Merge { known, group, rows, kept, states, grown, .. } = merge;
-    let mut minutes: BTreeMap<Minute, Vec<Placed>> = BTreeMap::new();
-    for (at, &row) in rows.iter().enumerate() {
-        let (minute, combination) = (group.minutes[row as usize], group.combinations[row as usize]);
-        let combination = kept[&minute.day()][combination as usize];
-        minutes.entry(minute).or_default().push(Placed::new(combination, at as u32));
-    }
-    for (minute, mut cells) in minutes {
-        cells.sort_unstable();
-        *grown += merge_minute(known, minute, &cells, states, seq);
-    }
+    Merge { fingerprint, known, group, rows: changed.rows, kept, states: changed.slots }
 }
 
 fn new_metric(state: &State, plan: &Plan, metric: &Metric) -> MetricState {
@@ -289,13 +241,13 @@ fn place(
     partial: &Partial,
     metric: &Metric,
     known: &mut MetricState,
-    rows: &[u32],
+    came: &[(u32, u32)],
     values: &GroupValues,
     codes: &mut Codes,
 ) -> BTreeMap<u32, Vec<u32>> {
     let group = &partial.groups[metric.group];
     let mut kept: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (day, combination) in group.first_come(rows.iter().copied()) {
+    for &(day, combination) in came {
         let wanted = &values.days[&day][combination as usize * values.width..][..values.width];
         let number = place_combination(state, partial, metric, known, day, wanted, codes);
         let of_day = kept.entry(day).or_insert_with(|| vec![0; group.combination_count()]);
@@ -334,29 +286,6 @@ fn place_combination(
         }
     }
     today.add(&wanted)
-}
-
-/// Merges cells of one minute; by how many bytes the pane grew.
-fn merge_minute(known: &mut MetricState, minute: Minute, cells: &[Placed], states: &mut [States], seq: Seq) -> isize {
-    let kinds = &known.kinds;
-    let held = known.panes.entry(minute).or_insert_with(|| Held::new(kinds));
-    let pane = Arc::make_mut(&mut held.pane);
-    if let Some(today) = known.days.get(&minute.day())
-        && today.margins_each > 0
-    {
-        let margins = |cell: &Placed| {
-            let row = cell.row();
-            today.margins_of(cell.combination()).iter().map(move |&margin| (margin, row))
-        };
-        let mut incoming: Vec<(u32, u32)> = cells.iter().flat_map(margins).collect();
-        incoming.sort_unstable();
-        pane.margins.merge_states(&incoming, states, false);
-    }
-    let incoming: Vec<(u32, u32)> = cells.iter().map(|cell| (cell.combination(), cell.row())).collect();
-    pane.full.merge_states(&incoming, states, true);
-    held.seq = seq;
-    let before = std::mem::replace(&mut held.bytes, pane.bytes());
-    held.bytes as isize - before as isize
 }
 
 /// Counts events by value for the lists of values. A value that a limit keeps nowhere counts as `__other__`.

@@ -5,6 +5,7 @@
 
 mod apply;
 mod evict;
+mod merge;
 mod mirror;
 mod read;
 mod restore;
