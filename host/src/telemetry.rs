@@ -47,12 +47,18 @@ pub struct KafkaTelemetry {
 pub struct ClickHouseTelemetry {
     /// 1 while history is not written.
     pub history_behind: Gauge,
+    /// Of minutes that would be forgotten if ClickHouse had taken them.
+    pub history_waiting_bytes: Gauge,
     /// 1 while raw events are not written.
     pub raw_behind: Gauge,
     pub raw_events: Counter,
     pub raw_failures: Counter,
     /// Messages that were gone from the log before their events were written.
     pub raw_lost: Counter,
+    /// How often minutes or hours were gone from ClickHouse, and were written again.
+    pub history_lost: Counter,
+    /// Sources whose raw events were gone from it, and were sent again.
+    pub raw_again: Counter,
 }
 
 /// Bodies and events on their way in.
@@ -236,11 +242,21 @@ impl Telemetry {
         registry.register("journal_failures", "Writes or syncs that failed", journal.failures.clone());
         kafka.register(registry);
         registry.register("history_behind", "1 while history is not written", clickhouse.history_behind.clone());
+        registry.register_with_unit(
+            "history_waiting",
+            "Minutes kept only because ClickHouse does not take them",
+            Unit::Bytes,
+            clickhouse.history_waiting_bytes.clone(),
+        );
         registry.register("raw_events_behind", "1 while raw events are not written", clickhouse.raw_behind.clone());
         registry.register("raw_events", "Raw events written", clickhouse.raw_events.clone());
         registry.register("raw_events_failures", "Blocks of raw events not written", clickhouse.raw_failures.clone());
         let gone = "Messages gone from the log before their raw events were written";
         registry.register("raw_messages_lost", gone, clickhouse.raw_lost.clone());
+        let lost = "Times that minutes or hours were gone from ClickHouse, and were written again";
+        registry.register("history_lost", lost, clickhouse.history_lost.clone());
+        let again = "Sources whose raw events were gone from ClickHouse, and are sent again";
+        registry.register("raw_events_again", again, clickhouse.raw_again.clone());
         registry.register_with_unit(
             "tick",
             "From the shards' deltas to visible state",

@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         with(Kind::ClickHouse, "clickhouse: every event once, whatever dies", every_event_once),
         with(Kind::ClickHouse, "clickhouse: down at the start, events are taken all the same", down_at_the_start),
+        with(Kind::ClickHouse, "clickhouse: emptied behind the host's back, it is written again", emptied),
     ]
 }
 
@@ -88,6 +89,7 @@ impl Sent {
     }
 
     pub fn raw_is_in(&self, service: &Service) -> Result<()> {
+        is_made(service, "events")?;
         let raw = "SELECT count(), uniqExact(JSONExtractString(event, 'id')), toUInt64(sum(JSONExtractFloat(event, 'x'))) FROM shop.events";
         let expected = format!("{}\t{}\t{}", self.ids, self.ids, self.amount);
         until("raw events", || Ok((ask(service, raw)? == expected).then_some(())))
@@ -96,6 +98,7 @@ impl Sent {
 
     fn rollups_are_in(&self, service: &Service) -> Result<()> {
         for table in ["minutes", "hours"] {
+            is_made(service, table)?;
             let rollup = |metric: &str, column: &str| {
                 let sql = format!(
                     "SELECT toUInt64(sum({column})) FROM shop.{table} FINAL WHERE metric = '{metric}' AND part = ''"
@@ -108,6 +111,12 @@ impl Sent {
         }
         Ok(())
     }
+}
+
+/// Before a host has first written, and after somebody has dropped it, a table is not there.
+fn is_made(service: &Service, table: &str) -> Result<()> {
+    let there = || Ok(ask(service, &format!("SELECT count() FROM shop.{table}")).is_ok().then_some(()));
+    until(table, there)
 }
 
 pub fn post(host: &Host, body: &str) -> Result<()> {
@@ -183,5 +192,45 @@ fn down_at_the_start() -> Result<()> {
     post(&host, &sent.batch(random, closed_hour()))?;
     service.thaw()?;
     sent.is_in(&service)?;
+    host.stop()
+}
+
+/// Tables and database go while the host runs and while it does not; what hot and the journal have comes back, each once.
+fn emptied() -> Result<()> {
+    let service = Service::start(Kind::ClickHouse)?;
+    let home = home(&service)?;
+    let random = &mut SmallRng::seed_from_u64(6);
+    let (hour, mut sent) = (closed_hour(), Sent::default());
+    let mut host = home.start_ready()?;
+    for (round, harm) in [
+        &["DROP DATABASE shop"][..],
+        &["TRUNCATE TABLE shop.minutes", "TRUNCATE TABLE shop.events"],
+        &["DROP TABLE shop.events"],
+        &["TRUNCATE TABLE shop.hours", "TRUNCATE TABLE shop.metrics", "DROP TABLE shop.minutes"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for _ in 0..5 {
+            post(&host, &sent.batch(random, hour))?;
+        }
+        sent.is_in(&service).with_context(|| host.log())?;
+        let killed = round % 2 == 1;
+        if killed {
+            host.kill()?;
+        }
+        harm.iter().try_for_each(|sql| ask(&service, sql).map(drop))?;
+        if killed {
+            host = home.start_ready()?;
+        }
+        // Without anything new, and with more.
+        sent.is_in(&service).with_context(|| format!("{harm:?}\n{}", host.log()))?;
+        post(&host, &sent.batch(random, hour))?;
+        sent.is_in(&service).with_context(|| format!("{harm:?}\n{}", host.log()))?;
+    }
+    let metrics = host.get("/metrics")?.text;
+    ensure!(metrics.contains("tidemark_history_lost_total 1"), "{metrics}");
+    let places = ask(&service, "SELECT count() = uniqExact(source, position, line) FROM shop.events")?;
+    ensure!(places == "1", "an event stands twice");
     host.stop()
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod kafka;
 mod kill;
+mod outage;
 mod raw;
 mod redis;
 mod reload;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         http::trials,
         kafka::trials,
         kill::trials,
+        outage::trials,
         raw::trials,
         redis::trials,
         reload::trials,

@@ -13,7 +13,7 @@ use crate::clickhouse::{DEFINITIONS, Sent, ask, closed_hour, post};
 use crate::host::{Home, Host, until};
 use crate::kafka::topic::{self, Put, Writer, put};
 
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 9;
 const TOPIC: &str = "shop";
 
 pub fn trials() -> Vec<Trial> {
@@ -97,14 +97,17 @@ enum Fault {
     /// A host stands still past its session with a block noted, and goes on.
     HostPaused,
     ClickHouseDown,
+    /// The table of events is emptied, or the database gone.
+    ClickHouseEmptied,
     RedisEmptied,
     RedisKilled,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault::HostGone,
     Fault::AnswersLost,
     Fault::RedisEmptied,
+    Fault::ClickHouseEmptied,
     Fault::HostPaused,
     Fault::ClickHouseDown,
     Fault::RedisKilled,
@@ -181,6 +184,13 @@ fn hurt(
             ensure!(impaired(&members[0].0)?.contains("raw events are not written"), "said");
             services.clickhouse.start_again()?;
         }
+        Fault::ClickHouseEmptied => {
+            sent.raw_is_in(&services.clickhouse)?;
+            ask(&services.clickhouse, "TRUNCATE TABLE shop.events")?;
+            all(members, sent, random)?;
+            sent.raw_is_in(&services.clickhouse)?;
+            ask(&services.clickhouse, "DROP DATABASE shop")?;
+        }
         Fault::RedisEmptied | Fault::RedisKilled => {
             let redis = services.redis.as_mut().context("runs")?;
             redis.kill()?;
@@ -228,7 +238,10 @@ fn alone() -> Result<()> {
             0 => services.clickhouse.kill()?,
             1 => services.proxy.lose_answers(random.random_range(1..4)),
             2 => services.proxy.cut(),
-            _ => {}
+            _ => {
+                sent.raw_is_in(&services.clickhouse).with_context(|| host.log())?;
+                ask(&services.clickhouse, "TRUNCATE TABLE shop.events")?;
+            }
         }
         send(&mut sent, random, &[&host], &writer)?;
         std::thread::park_timeout(Duration::from_millis(random.random_range(0..400)));

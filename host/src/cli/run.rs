@@ -100,6 +100,10 @@ pub struct Arguments {
     /// Bytes of state on disk; history is kept shorter where there are more.
     #[arg(long, default_value_t = 32 << 30, env = "TIDEMARK_DATA_BYTES_MAX")]
     data_bytes_max: u64,
+    /// Bytes of minutes that may wait in memory, beyond those kept anyway, for a ClickHouse that does not take them; with more
+    /// no events are taken.
+    #[arg(long, default_value_t = 1 << 30, env = "TIDEMARK_HISTORY_WAITING_BYTES_MAX")]
+    history_waiting_bytes_max: usize,
     /// Bytes of events that may wait to be counted; beyond it senders are asked to come back.
     #[arg(long = "memory-bytes-max", default_value_t = 256 << 20, env = "TIDEMARK_MEMORY_BYTES_MAX")]
     waiting_bytes_max: usize,
@@ -193,6 +197,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         event_bytes_max,
         queue_bytes_max: arguments.waiting_bytes_max,
         data_bytes_max: arguments.data_bytes_max,
+        history_waiting_bytes_max: arguments.history_waiting_bytes_max,
         journal: JournalSettings {
             bytes_max: arguments.journal_bytes_max,
             age_max_ms: arguments.journal_age_max,

@@ -105,14 +105,17 @@ impl Shard {
         report
     }
 
-    /// Only remembers the ids of a batch that was counted before: recovery.
-    pub fn remember_ids(&mut self, input: &Input<'_>, ids: &mut impl IdCheck) {
+    /// Judges a batch that was counted before, and remembers its ids; counts nothing. Says which lines do not count.
+    pub fn judge(&mut self, input: &Input<'_>, ids: &mut impl IdCheck) -> Vec<u32> {
+        let mut report = Report::default();
         let (mut at, mut line) = (0, 0);
         let work = &mut self.work;
         while at < input.len {
             work.decoder.decode(input.buffer, input.len, &mut at, &mut line, CHUNK_ROWS, &mut work.rows);
             work.judge.run(&work.plan, &work.rows, input.buffer, input.arrival, ids, at >= input.len);
+            report.add(&work.plan, &work.rows, &work.judge.fates, self.errors_max, false, |_| {});
         }
+        report.uncounted
     }
 
     /// Hands over what happened since the last cut and starts empty.

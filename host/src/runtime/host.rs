@@ -18,6 +18,7 @@ use super::reload::Keeper;
 use super::roles::Roles;
 use super::status::Status;
 use super::tick::{HISTORY_LEASE_MS, Since, Ticker};
+use super::waiting::HistoryWaiting;
 use super::watch::Watch;
 use super::{demo_feed, log, raw};
 use crate::catalog::definitions::Active;
@@ -51,6 +52,8 @@ pub struct HostSettings {
     pub event_bytes_max: usize,
     pub queue_bytes_max: usize,
     pub data_bytes_max: u64,
+    /// Of minutes that wait for ClickHouse beyond what is kept anyway; with more nothing is counted.
+    pub history_waiting_bytes_max: usize,
     pub journal: JournalSettings,
     /// The log instead of the journal.
     pub kafka: Option<KafkaSettings>,
@@ -148,8 +151,9 @@ impl Host {
             since: Mutex::new(Since::default()),
             data_bytes_max: settings.data_bytes_max,
             clickhouse,
-            raw: raw.clone(),
+            raw,
             behind: Mutex::default(),
+            history_waiting: HistoryWaiting::new(settings.history_waiting_bytes_max),
             history_lease: Lease::new("history", HISTORY_LEASE_MS),
             ticking: Mutex::default(),
             astray: AtomicBool::new(false),
@@ -169,8 +173,12 @@ impl Host {
             failures: Mutex::default(),
             history: Mutex::default(),
         });
-        let door =
-            http::Door::new(Arc::new(Gate { log: log.clone(), raw }), settings.http, clock.clone(), telemetry.clone());
+        let door = http::Door::new(
+            Arc::new(Gate { log: log.clone(), ticker: ticker.clone() }),
+            settings.http,
+            clock.clone(),
+            telemetry.clone(),
+        );
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
         let events = if roles.ingest { http::router(door) } else { serve::elsewhere(http::PATHS, "ingest") };
@@ -312,6 +320,7 @@ fn open_raw(
         origin,
         lost: AtomicU64::new(0),
         ending: AtomicBool::new(false),
+        asked: AtomicU64::new(0),
     };
     Ok(Raw::new(sending, from))
 }
@@ -319,14 +328,13 @@ fn open_raw(
 /// Takes no more while too much waits for ClickHouse.
 struct Gate {
     log: Arc<Log>,
-    raw: Option<Arc<Raw>>,
+    ticker: Arc<Ticker>,
 }
 
 impl Intake for Gate {
     async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
-        let journal = matches!(*self.log, Log::Journal { .. });
-        if journal && self.raw.as_ref().is_some_and(|raw| raw.is_full()) {
-            let reason = "the journal is full of events that ClickHouse has not taken".into();
+        // A topic keeps what is not counted yet.
+        if let (Log::Journal { .. }, Some(reason)) = (&*self.log, self.ticker.full()) {
             return Err(Refusal::Unavailable { reason, retry_after_s: 10 });
         }
         self.log.submit(batch).await

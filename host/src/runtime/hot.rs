@@ -1,6 +1,5 @@
 //! The hot store in use: this host's memory, which its checkpoint carries over a restart, or Redis with a copy in memory.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -8,7 +7,7 @@ use anyhow::bail;
 use crate::engine::delta::{Delta, GROUP_ALL, SourceId, Uncounted};
 use crate::store::embedded::Embedded;
 use crate::store::memory::MemoryStore;
-use crate::store::redis::{Lease, RedisStore, Settings, Subscription};
+use crate::store::redis::{Lease, Others, RedisStore, Settings, Subscription};
 use crate::store::{HistoryStore, HotStore, Position, StateReader as _, StoreError};
 use crate::time::{Clock, Millis, Minute};
 
@@ -150,11 +149,11 @@ impl Hot {
         }
     }
 
-    /// The other hosts on this store, with the digest of the definitions by which they measure.
-    pub fn meet(&self, host: &str, digest: &str, now: Millis) -> Result<BTreeMap<String, String>, StoreError> {
+    /// What the other hosts on this store say of themselves; they hear the same of this one.
+    pub fn meet(&self, host: &str, digest: &str, full: bool, now: Millis) -> Result<Others, StoreError> {
         match self {
-            Self::Memory(_) => Ok(BTreeMap::new()),
-            Self::Redis(store) => store.meet(host, digest, now),
+            Self::Memory(_) => Ok(Others::default()),
+            Self::Redis(store) => store.meet(host, digest, full, now),
         }
     }
 

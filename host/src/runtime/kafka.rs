@@ -49,7 +49,7 @@ impl Counting for Counter {
     }
 
     fn waiting_bytes(&self) -> usize {
-        if self.ticker.raw.as_ref().is_some_and(|raw| raw.is_full()) {
+        if self.ticker.full().is_some() {
             // As if the queue were: partitions are paused.
             return usize::MAX / 2;
         }

@@ -15,4 +15,5 @@ pub mod roles;
 mod shards;
 mod status;
 mod tick;
+mod waiting;
 mod watch;

@@ -252,6 +252,29 @@ impl Shards {
     }
 }
 
+/// A batch as a shard sees it.
+pub fn input<'b>(batch: &'b RawBatch, address: Option<&'b str>, order: u64) -> Input<'b> {
+    Input {
+        buffer: &batch.bytes,
+        len: batch.len,
+        arrival: batch.messages.as_ref().map_or(Arrival::At(batch.arrival), Arrival::Each),
+        order,
+        address,
+        user_agent: batch.client.user_agent.as_deref(),
+    }
+}
+
+/// The line that begins there in a batch, by its place in its source.
+pub fn uncounted(source: SourceId, position: u64, batch: &RawBatch, start: u32) -> Uncounted {
+    match &batch.messages {
+        None => (source, position, start),
+        Some(messages) => {
+            let message = messages.at(start);
+            (source, messages.get(message).position, start - messages.start(message))
+        }
+    }
+}
+
 struct Worker {
     shard: Shard,
     active: Arc<ArcSwap<Active>>,
@@ -318,28 +341,15 @@ impl Worker {
             }
         }
         let address = batch.client.address.map(|address| address.to_string());
-        let input = Input {
-            buffer: &batch.bytes,
-            len: batch.len,
-            arrival: batch.messages.as_ref().map_or(Arrival::At(batch.arrival), Arrival::Each),
-            order: self.batches << 24,
-            address: address.as_deref(),
-            user_agent: batch.client.user_agent.as_deref(),
-        };
+        let input = input(&batch, address.as_deref(), self.batches << 24);
         let ids = self.dedupe.clone();
         let dedupe = ids.read().unwrap_or_else(PoisonError::into_inner);
         if matches!(reply, Reply::IdsOnly(_)) {
-            self.shard.remember_ids(&input, &mut &*dedupe);
+            drop(self.shard.judge(&input, &mut &*dedupe));
         } else {
             let mut report = self.shard.process(&input, &mut &*dedupe);
             let starts = std::mem::take(&mut report.uncounted);
-            self.uncounted.extend(starts.iter().map(|&start| match &batch.messages {
-                None => (source, from, start),
-                Some(messages) => {
-                    let message = messages.at(start);
-                    (source, messages.get(message).position, start - messages.start(message))
-                }
-            }));
+            self.uncounted.extend(starts.iter().map(|start| uncounted(source, from, &batch, *start)));
             self.note(source, from, to, &batch);
             if !matches!(reply, Reply::Nobody) {
                 self.totals.counted.fetch_add(report.counted, Relaxed);

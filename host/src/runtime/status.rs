@@ -148,6 +148,9 @@ impl Host for Status {
         if let Some(problem) = self.log.problem() {
             return Err(format!("events cannot be made durable: {problem}"));
         }
+        if let Some(reason) = self.ticker.history_waiting.problem() {
+            return Err(format!("no more events are counted: {reason}"));
+        }
         if let Some(still_ms) = self.still_ms() {
             return Err(format!("counting stands still: the last tick ended {} s ago", still_ms / SECOND_MS));
         }

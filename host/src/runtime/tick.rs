@@ -12,12 +12,13 @@ use super::log::Log;
 use super::raw::Raw;
 use super::recover::{self, Recovered};
 use super::shards::{Cut, Shards};
+use super::waiting::HistoryWaiting;
 use crate::catalog::definitions::{Active, MetricKind};
 use crate::engine::delta::{Delta, SourceId, Uncounted};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::{Checkpoint, Embedded};
 use crate::store::memory::MemoryStore;
-use crate::store::redis::Lease;
+use crate::store::redis::{Lease, Others};
 use crate::store::{HistoryStore, HotStore as _, Position, StoreError};
 use crate::telemetry::Telemetry;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis, Minute};
@@ -66,6 +67,7 @@ pub struct Ticker {
     pub raw: Option<Arc<Raw>>,
     /// Why history is not written, since the last checkpoint.
     pub behind: Mutex<Option<String>>,
+    pub history_waiting: HistoryWaiting,
     pub history_lease: Lease,
     /// Held over a whole tick: a cut is applied before the next one is made.
     pub ticking: Mutex<()>,
@@ -102,7 +104,7 @@ impl Ticker {
         let cut = self.shards.cut(now, plan.event.dedupe_ms);
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(cut, (now.min(log_floor), sources.as_deref()), now, &mut since)?;
-        self.compare_definitions(now)?;
+        self.meet_others(now)?;
         self.telemetry.state.tick_seconds.observe(started.elapsed().as_secs_f64());
         if since.checkpoint_at == 0 {
             since.checkpoint_at = now;
@@ -115,9 +117,11 @@ impl Ticker {
         Ok(due)
     }
 
-    fn compare_definitions(&self, now: Millis) -> Result<(), StoreError> {
+    fn meet_others(&self, now: Millis) -> Result<(), StoreError> {
         let digest = &self.active.load().definitions.digest;
-        let mut others = self.hot.meet(&self.instance, digest, now)?;
+        let Others { digests: mut others, full, .. } =
+            self.hot.meet(&self.instance, digest, self.history_waiting.is_full(), now)?;
+        self.history_waiting.note_others(full);
         others.retain(|_, of_other| of_other != digest);
         let before =
             std::mem::replace(&mut *self.differing.lock().unwrap_or_else(PoisonError::into_inner), others.clone());
@@ -267,6 +271,7 @@ impl Ticker {
         let started = Instant::now();
         let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
         let durable = || self.make_durable();
+        self.look_for_lost_history();
         let mut writes = true;
         let (covered, done) = match self.hot {
             Hot::Memory(_) => {
@@ -287,6 +292,10 @@ impl Ticker {
                 (before, done)
             }
         };
+        // What it could have forgotten.
+        let waiting = done.behind.as_ref().map_or(0, |_| self.memory.bytes_before(self.keep_from()));
+        self.history_waiting.note(waiting);
+        self.telemetry.clickhouse.history_waiting_bytes.set(waiting as i64);
         self.note_behind(done.behind);
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
         self.hot.forget_before(self.keep_from(), writes)?;
@@ -310,6 +319,25 @@ impl Ticker {
         let shorter_ms = since.shorter_ms;
         drop(since);
         self.expire(now, shorter_ms)
+    }
+
+    /// ClickHouse may have been emptied: what is here is then written to it again.
+    fn look_for_lost_history(&self) {
+        let Some(clickhouse) = &self.clickhouse else { return };
+        let written = self.memory.written_samples();
+        // Where it does not answer, writing says so.
+        if !written.is_empty() && clickhouse.has(&written).is_ok_and(|has| !has) {
+            tracing::warn!("ClickHouse has lost minutes or hours: those that are still here are written again");
+            self.telemetry.clickhouse.history_lost.inc();
+            self.memory.history_lost();
+        }
+    }
+
+    /// Why nothing more may be counted, while ClickHouse does not take what it is to have.
+    pub fn full(&self) -> Option<String> {
+        let raw = self.raw.as_ref().filter(|raw| raw.is_full());
+        let raw = raw.map(|_| "the journal is full of events that ClickHouse has not taken".to_owned());
+        raw.or_else(|| self.history_waiting.problem())
     }
 
     /// Positions that the last checkpoint covers.

@@ -5,7 +5,7 @@ mod larger;
 pub mod points;
 mod random;
 mod replay;
-mod run;
+pub mod run;
 
 use std::sync::Arc;
 

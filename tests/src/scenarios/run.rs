@@ -2,7 +2,7 @@
 //! is gone without a word and another one goes on from what is on disk. Its queries must give the points of the file.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::body::Body;
@@ -47,39 +47,45 @@ pub fn check(scenario: &Scenario) -> Result<()> {
 
 impl Home {
     fn start(&self) -> Result<Host> {
-        let bytes_max = 16 << 20;
-        let host = Host::start(HostSettings {
-            metrics: self.folder.path().join("metrics.toml"),
-            plugins: self.plugins.clone(),
-            data: self.folder.path().join("data"),
-            shards: self.shards,
-            tick_ms: 1_000,
-            grace_ms: 10_000,
-            checkpoint_ms: 10_000,
-            event_bytes_max: 64 << 10,
-            queue_bytes_max: bytes_max,
-            data_bytes_max: 1 << 30,
-            journal: JournalSettings::default(),
-            kafka: None,
-            clickhouse: None,
-            redis: None,
-            roles: Roles::ALL,
-            limits: Limits::default(),
-            http: http::Settings {
-                keys: Keys::default(),
-                trusted_proxies: vec![],
-                body_bytes_max: bytes_max,
-                inflight_bytes_max: bytes_max,
-            },
-            serve: serve::Settings::default(),
-            demo: None,
-            clock: self.clock.clone(),
-        });
-        match host {
+        let settings = settings(self.folder.path(), self.clock.clone());
+        match Host::start(HostSettings { plugins: self.plugins.clone(), shards: self.shards, ..settings }) {
             Ok(host) => host.recover().map(|()| host),
             Err(StartError::Definitions(diagnostics)) => bail!("{diagnostics:?}"),
             Err(StartError::Other(error)) => Err(error),
         }
+    }
+}
+
+/// Of a host with everything in this folder.
+pub fn settings(folder: &Path, clock: Clock) -> HostSettings {
+    let bytes_max = 16 << 20;
+    HostSettings {
+        metrics: folder.join("metrics.toml"),
+        plugins: folder.to_owned(),
+        data: folder.join("data"),
+        shards: 1,
+        tick_ms: 1_000,
+        grace_ms: 10_000,
+        checkpoint_ms: 10_000,
+        event_bytes_max: 64 << 10,
+        queue_bytes_max: bytes_max,
+        data_bytes_max: 1 << 30,
+        history_waiting_bytes_max: 1 << 30,
+        journal: JournalSettings::default(),
+        kafka: None,
+        clickhouse: None,
+        redis: None,
+        roles: Roles::ALL,
+        limits: Limits::default(),
+        http: http::Settings {
+            keys: Keys::default(),
+            trusted_proxies: vec![],
+            body_bytes_max: bytes_max,
+            inflight_bytes_max: bytes_max,
+        },
+        serve: serve::Settings::default(),
+        demo: None,
+        clock,
     }
 }
 
@@ -120,7 +126,7 @@ async fn send(host: &Host, bodies: &[Vec<u8>]) -> Result<u64> {
     Ok(rejected)
 }
 
-async fn ask(host: &Host, request: Request<Body>) -> Result<(u16, Value)> {
+pub async fn ask(host: &Host, request: Request<Body>) -> Result<(u16, Value)> {
     let response = host.router.clone().oneshot(request).await?;
     let status = response.status().as_u16();
     let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await?;

@@ -16,8 +16,12 @@ const META_PENDING: &str = "raw/pending";
 const META_UNCOUNTED: &str = "raw/uncounted-bytes";
 /// Of which sources it was asked what has arrived before.
 const META_SURE: &str = "raw/sure";
+/// Where the last event of each source stood that has arrived.
+const META_LAST: &str = "raw/last";
 /// Lines in memory that were not counted, at some 30 bytes each, while their events wait.
 const UNCOUNTED_LINES_MAX: usize = 8_000_000;
+/// Of those, lines of events that are sent again.
+pub const JUDGED_LINES_MAX: usize = UNCOUNTED_LINES_MAX / 2;
 
 pub struct Folder {
     embedded: Arc<Embedded>,
@@ -32,6 +36,8 @@ pub struct Progress {
     pub sent: BTreeMap<SourceId, u64>,
     /// What is being sent.
     pub pending: Vec<RawRange>,
+    /// Where the last event of each source stood that has arrived, as far as that is known.
+    pub last: BTreeMap<SourceId, u64>,
     /// Somebody may have sent some of this log before this folder was begun: sources of which that was asked. `None`: nobody.
     pub sure: Option<BTreeSet<SourceId>>,
 }
@@ -57,6 +63,8 @@ impl Folder {
             progress.sent = sent.into_iter().collect();
             progress.pending = stored(&embedded, META_PENDING)?.unwrap_or_default();
             progress.sure = stored(&embedded, META_SURE)?.flatten();
+            let last: Vec<(SourceId, u64)> = stored(&embedded, META_LAST)?.unwrap_or_default();
+            progress.last = last.into_iter().collect();
             let lines: Vec<Uncounted> = stored(&embedded, META_UNCOUNTED)?.unwrap_or_default();
             // What is behind the checkpoint is counted again, and may be judged otherwise.
             let lines = lines.into_iter().filter(|(source, at, _)| next.get(source).is_some_and(|next| at < next));
@@ -129,30 +137,58 @@ impl Folder {
         put(&self.embedded, META_PENDING, &*pending)
     }
 
-    /// They have arrived.
-    pub fn arrived(&self, ranges: &[RawRange]) -> Result<(), StoreError> {
+    /// They have arrived; `last`: where the last event of each source stood that had some.
+    pub fn arrived(&self, ranges: &[RawRange], last: &[(SourceId, u64)]) -> Result<(), StoreError> {
         let mut progress = self.lock();
         progress.sent.extend(ranges.iter().map(|(source, _, to)| (*source, *to)));
         progress.pending.retain(|range| !ranges.iter().any(|arrived| arrived.0 == range.0));
-        put(&self.embedded, META_SENT, &Some(progress.sent.iter().collect::<Vec<_>>()))?;
+        progress.last.extend(last.iter().copied());
+        self.keep(&progress)?;
         self.drop_sent(&progress);
         Ok(())
     }
 
-    /// What has arrived by source, as was asked: all before these positions.
-    pub fn reached(&self, next: &[(SourceId, u64)]) -> Result<(), StoreError> {
+    /// What has arrived by source, as was asked: all before these positions, and where the last event stood.
+    pub fn reached(&self, next: &[(SourceId, u64, Option<u64>)]) -> Result<(), StoreError> {
         let mut progress = self.lock();
-        for (source, next) in next {
+        for (source, next, last) in next {
             let sent = progress.sent.entry(*source).or_default();
             *sent = (*sent).max(*next);
+            progress.last.extend(last.map(|last| (*source, last)));
         }
         if let Some(sure) = &mut progress.sure {
-            sure.extend(next.iter().map(|(source, _)| *source));
+            sure.extend(next.iter().map(|(source, _, _)| *source));
         }
-        put(&self.embedded, META_SENT, &Some(progress.sent.iter().collect::<Vec<_>>()))?;
+        self.keep(&progress)?;
         put(&self.embedded, META_SURE, &progress.sure)?;
         self.drop_sent(&progress);
         Ok(())
+    }
+
+    /// What had arrived is gone: sending begins again at these positions. `lines`: what was not counted of what was sent from
+    /// there on.
+    pub fn again(&self, from: &[(SourceId, u64)], lines: &[Uncounted]) -> Result<(), StoreError> {
+        let mut progress = self.lock();
+        {
+            let mut kept = self.lines();
+            for (source, position, start) in lines {
+                kept.entry(*source).or_default().insert((*position, *start));
+            }
+        }
+        // Before what speaks of them.
+        self.save()?;
+        for (source, from) in from {
+            progress.sent.insert(*source, *from);
+            progress.last.remove(source);
+            progress.pending.retain(|range| range.0 != *source);
+        }
+        put(&self.embedded, META_PENDING, &progress.pending)?;
+        self.keep(&progress)
+    }
+
+    fn keep(&self, progress: &Progress) -> Result<(), StoreError> {
+        put(&self.embedded, META_SENT, &Some(progress.sent.iter().collect::<Vec<_>>()))?;
+        put(&self.embedded, META_LAST, &progress.last.iter().collect::<Vec<_>>())
     }
 
     fn drop_sent(&self, progress: &Progress) {

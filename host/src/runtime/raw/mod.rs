@@ -5,6 +5,7 @@
 
 mod folder;
 mod journal;
+mod judging;
 mod places;
 mod rows;
 mod topic;
@@ -27,6 +28,8 @@ use crate::telemetry::Telemetry;
 
 /// A block ends with the batch or message that brings it over this.
 const BLOCK_BYTES: usize = 16 << 20;
+/// While nothing waits, ClickHouse is asked with each so many looks at what waits.
+const LOOK_EVERY: u64 = 10;
 
 pub struct Raw {
     pub sending: Sending,
@@ -47,6 +50,15 @@ pub struct Sending {
     pub lost: AtomicU64,
     /// The host ends: no further block is begun but one of each source.
     pub ending: AtomicBool,
+    /// How often it was asked whether it is time to look.
+    pub asked: AtomicU64,
+}
+
+impl Sending {
+    /// Whether to look for what ClickHouse has lost: before something is sent, since that would hide a loss, and now and then.
+    fn is_time_to_look(&self, something_waits: bool) -> bool {
+        self.asked.fetch_add(1, Relaxed).is_multiple_of(LOOK_EVERY) || something_waits
+    }
 }
 
 pub enum From {

@@ -2,6 +2,7 @@
 //! the small runtime that its client needs. Knows SQL as text; not what tables mean.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const PIECE_BYTES: usize = 1 << 20;
 /// An insert is one block, so that it is there whole or not at all in each partition.
 pub const BLOCK_ROWS_MAX: usize = 4_000_000;
 const BLOCK_BYTES_MAX: usize = 1 << 30;
+/// As ClickHouse calls what fails where tables were dropped.
+const MISSING: [&str; 3] = ["UNKNOWN_TABLE", "UNKNOWN_DATABASE", "TABLE_IS_DROPPED"];
 const EVENTS_DAYS_DEFAULT: u32 = 30;
 pub const DATABASE_DEFAULT: &str = "tidemark";
 
@@ -81,6 +84,8 @@ pub struct Connection {
     runtime: Option<Runtime>,
     /// Why the last call failed.
     problem: Mutex<Option<String>>,
+    /// A table or the database was not there.
+    missing: AtomicBool,
     server: String,
     deadline: Duration,
 }
@@ -96,12 +101,18 @@ impl Connection {
             client = client.with_password(&address.password);
         }
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { client, runtime: Some(runtime), problem: Mutex::default(), server: address.server.clone(), deadline })
+        let (problem, missing) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { client, runtime: Some(runtime), problem, missing, server: address.server.clone(), deadline })
     }
 
     /// Why the last call failed; `None`: it did not.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether something that was to be there was not, since this was last asked.
+    pub fn missed(&self) -> bool {
+        self.missing.swap(false, Relaxed)
     }
 
     pub fn execute(&self, sql: &str) -> Result<(), StoreError> {
@@ -166,7 +177,12 @@ impl Connection {
     fn say(&self, error: &Error) -> StoreError {
         let server = &self.server;
         StoreError::Unavailable(match error {
-            Error::BadResponse(text) => format!("ClickHouse at {server} refuses: {}", text.trim()),
+            Error::BadResponse(text) => {
+                if MISSING.iter().any(|name| text.contains(name)) {
+                    self.missing.store(true, Relaxed);
+                }
+                format!("ClickHouse at {server} refuses: {}", text.trim())
+            }
             Error::TimedOut => format!("ClickHouse at {server} does not answer within {} s", self.deadline.as_secs()),
             other => {
                 let mut text = format!("ClickHouse at {server} cannot be reached: {other}");

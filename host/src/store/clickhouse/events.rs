@@ -36,11 +36,12 @@ pub struct RawEvents {
     origin: String,
     rows: Vec<u8>,
     count: usize,
+    last: Vec<(SourceId, u64)>,
 }
 
 impl RawEvents {
     pub fn new(origin: &str) -> Self {
-        Self { origin: origin.to_owned(), rows: Vec::new(), count: 0 }
+        Self { origin: origin.to_owned(), rows: Vec::new(), count: 0, last: Vec::new() }
     }
 
     pub fn push(&mut self, event: &RawEvent<'_>) {
@@ -57,6 +58,15 @@ impl RawEvents {
         rows.extend_from_slice(&position.to_le_bytes());
         rows.extend_from_slice(&line.to_le_bytes());
         self.count += 1;
+        match self.last.last_mut() {
+            Some(last) if last.0 == source => last.1 = position,
+            _ => self.last.push((source, position)),
+        }
+    }
+
+    /// The position of the last event of each source that has some. Sources came one behind the other.
+    pub fn last_positions(&self) -> &[(SourceId, u64)] {
+        &self.last
     }
 
     pub fn bytes(&self) -> usize {

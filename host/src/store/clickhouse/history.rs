@@ -82,7 +82,7 @@ impl HistoryStore for ClickHouse {
     }
 }
 
-fn table(resolution: Resolution) -> &'static str {
+pub(super) fn table(resolution: Resolution) -> &'static str {
     match resolution {
         Resolution::Minute => "minutes",
         Resolution::Hour => "hours",

@@ -6,6 +6,7 @@ mod cells;
 mod connection;
 mod events;
 mod history;
+mod lost;
 #[cfg(test)]
 mod real_clickhouse;
 #[cfg(test)]
@@ -77,6 +78,9 @@ impl ClickHouse {
 
     fn with_known<T>(&self, act: impl FnOnce(&mut Known) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.connection.missed() {
+            *known = None;
+        }
         if known.is_none() {
             self.schema.make(&self.connection)?;
             let columns = self.schema.columns(&self.connection)?;

@@ -266,6 +266,56 @@ fn whole_over_outages(seed: u64) {
 }
 
 #[test]
+fn what_was_emptied_is_noticed_and_written_again() {
+    let store = Arc::new(connect("emptied"));
+    let (folder, plan) = (suite::Folder::new("emptied"), suite::plan());
+    let embedded = Embedded::open(&folder.0).unwrap();
+    let hot = embedded.load_with(store.clone()).unwrap();
+    let mut random = StdRng::seed_from_u64(3);
+    let (mut model, midnight) = (suite::Model::default(), today() * 1440);
+    for round in 0..6 {
+        let events = suite::random_events(&mut random, midnight - 90..midnight + 100);
+        hot.apply(suite::delta(&plan, &model, &events)).unwrap();
+        model.apply(&plan, &events, round);
+    }
+    hot.close_up_to(Minute(midnight + 60));
+    let write = || embedded.checkpoint(&hot, Some(&*store), &|| Ok(())).unwrap();
+    assert_eq!(hot.written_samples(), []);
+    assert!(write().history > 0);
+    let all = || {
+        let of = |table: &str| format!("SELECT sum(cityHash64(*)) AS x FROM emptied.{table} FINAL WHERE NOT gone");
+        [of("minutes"), of("hours")].map(|sql| number(&store, &sql))
+    };
+    let before = all();
+    assert!(store.has(&hot.written_samples()).unwrap());
+    assert_eq!(write().history, 0);
+    let yesterday = number(&store, &format!("SELECT toYYYYMMDD(toDate({})) AS x", today() - 1)).to_string();
+    let yesterday = format!("{}-{}-{}", &yesterday[..4], &yesterday[4..6], &yesterday[6..]);
+    for harm in [
+        "TRUNCATE TABLE emptied.minutes".into(),
+        "TRUNCATE TABLE emptied.hours".into(),
+        "TRUNCATE TABLE emptied.metrics".into(),
+        "DROP TABLE emptied.hours".into(),
+        "DROP TABLE emptied.schema_version".into(),
+        "DROP DATABASE emptied".into(),
+        format!("ALTER TABLE emptied.minutes DROP PARTITION '{yesterday}'"),
+    ] {
+        store.connection.execute(&harm).unwrap();
+        // A table that is not there is first an error.
+        let has = store.has(&hot.written_samples()).or_else(|_| store.has(&hot.written_samples())).unwrap();
+        assert_eq!(has, harm.contains("schema_version"), "{harm}");
+        if !has {
+            hot.history_lost();
+            assert!(write().history > 0, "{harm}");
+        }
+        assert_eq!((all(), store.has(&hot.written_samples()).unwrap()), (before, true), "{harm}");
+        let again = connect("emptied");
+        assert!(again.has(&hot.written_samples()).unwrap(), "{harm}: for a host that starts");
+    }
+    assert!(connect("emptied").has(&[]).unwrap());
+}
+
+#[test]
 fn raw_events_are_there_once() {
     let proxy = Proxy::before(shared().port).unwrap();
     let store = hasty(&address(&proxy.address(), "raw"));
@@ -292,6 +342,13 @@ fn raw_events_are_there_once() {
     assert_eq!(count("sum(toUnixTimestamp64Milli(time) % 86400000)"), 499_500.0);
     store.append(&[(3, 8, 9)], &events).unwrap();
     assert_eq!(count("count()"), 2000.0, "another range");
+    // What was thrown away is not remembered either: the same block is taken again.
+    for harm in ["TRUNCATE TABLE raw.events", "DROP TABLE raw.events"] {
+        store.connection.execute(harm).unwrap();
+        store.append(&[(3, 8, 9)], &events).or_else(|_| store.append(&[(3, 8, 9)], &events)).unwrap();
+        assert_eq!(count("count()"), 1000.0, "{harm}");
+    }
+    assert_eq!(events.last_positions(), [(3, 7)]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::store::embedded::{HOURS_KEPT_DAYS, MINUTES_KEPT_DAYS};
 
 /// What this version makes and reads.
 pub const VERSION: u32 = 2;
+/// What migrations make.
+const TABLES: [&str; 4] = ["metrics", "minutes", "hours", "events"];
 /// Inserts whose tokens are remembered.
 const TOKENS_REMEMBERED: u32 = 10_000;
 /// Columns that are not dimensions. A dimension of such a name has `_` behind it.
@@ -66,7 +68,9 @@ impl Schema {
                 "the tables in ClickHouse are of version {found}, this host knows {VERSION}: it is too old for them"
             )));
         }
-        for version in found + 1..=VERSION {
+        // Somebody may have dropped some of them.
+        let made = if self.are_all_there(connection)? { found } else { 0 };
+        for version in made + 1..=VERSION {
             self.migration(version).iter().try_for_each(|statement| connection.execute(statement))?;
             let table = self.table("schema_version");
             connection.execute(&format!("INSERT INTO {table} (version) SELECT {version}"))?;
@@ -74,7 +78,17 @@ impl Schema {
         Ok(())
     }
 
-    /// From the version before.
+    fn are_all_there(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let names: Vec<String> = TABLES.iter().map(|name| quoted(name)).collect();
+        let sql = format!(
+            "SELECT count() FROM system.tables WHERE database = {} AND name IN ({})",
+            quoted(&self.database),
+            names.join(", ")
+        );
+        Ok(Reader::new(&connection.fetch_all(&sql)?).u64() == Some(TABLES.len() as u64))
+    }
+
+    /// From the version before. Every statement may be repeated.
     fn migration(&self, version: u32) -> Vec<String> {
         match version {
             1 => {

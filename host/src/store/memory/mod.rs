@@ -13,6 +13,7 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -27,6 +28,7 @@ pub(super) use read::HotRead;
 pub(super) use restore::{Restore, StoredDay};
 pub(super) use snapshot::{Counted, DaySnapshot, Dropped, Head, MetricShape, Snapshot};
 use state::State;
+pub use written::Written;
 
 pub struct MemoryStore {
     state: RwLock<State>,
@@ -101,6 +103,13 @@ impl MemoryStore {
     pub fn evict(&self, before: Minute) -> Minute {
         let _writer = self.writer();
         evict::evict(&mut self.write(), before)
+    }
+
+    /// Rough heap bytes of the minutes before this one.
+    pub fn bytes_before(&self, before: Minute) -> usize {
+        let of_metric =
+            |metric: &state::MetricState| metric.panes.range(..before).map(|(_, held)| held.bytes).sum::<usize>();
+        self.read_state().metrics.values().map(of_metric).sum()
     }
 
     /// What `evict` would drop, closed or not: minutes before this one.

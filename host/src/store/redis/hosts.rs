@@ -1,5 +1,5 @@
-//! The hosts of an installation: by which definitions each measures, so that they notice when they do not agree, and which
-//! minutes each still needs, so that none is dropped from Redis under a slow one.
+//! The hosts of an installation: by which definitions each measures, so that they notice when they do not agree, which minutes
+//! each still needs, so that none is dropped from Redis under a slow one, and whether one can take no more, so that none goes on.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +20,30 @@ pub struct Others {
     pub digests: BTreeMap<String, String>,
     /// None of them needs a minute before it. A host that has not said what it needs needs all.
     pub need_from: Minute,
+    /// One of them has as much history waiting as it may.
+    pub full: bool,
 }
 
 impl Default for Others {
     fn default() -> Self {
-        Self { digests: BTreeMap::new(), need_from: Minute(u32::MAX) }
+        Self { digests: BTreeMap::new(), need_from: Minute(u32::MAX), full: false }
     }
 }
 
-/// Says that this host is here, by which definitions it measures and that it needs no minute before `need_from`.
-pub fn meet(link: &mut Link, host: &str, digest: &str, need_from: Minute, now: Millis) -> Result<Others, StoreError> {
+/// What a host says of itself.
+pub struct Said<'s> {
+    pub digest: &'s str,
+    /// It needs no minute before.
+    pub need_from: Minute,
+    pub full: bool,
+}
+
+/// Says that this host is here, and hears of the others.
+pub fn meet(link: &mut Link, host: &str, said: &Said<'_>, now: Millis) -> Result<Others, StoreError> {
     let key = link.key(&["hosts"]);
     let mut pipeline = redis::pipe();
-    pipeline.hset(&key, host, format!("{now} {digest} {}", need_from.0)).ignore().hgetall(&key);
+    let Said { digest, need_from: Minute(need_from), full } = said;
+    pipeline.hset(&key, host, format!("{now} {digest} {need_from} {}", u8::from(*full))).ignore().hgetall(&key);
     let answers = link.pipe(&pipeline)?;
     let [Value::Array(entries)] = answers.as_slice() else { return Err(unexpected(&Value::Array(answers))) };
     let (mut others, mut gone) = (Others::default(), redis::pipe());
@@ -47,6 +58,7 @@ pub fn meet(link: &mut Link, host: &str, digest: &str, need_from: Minute, now: M
         } else if age <= SEEN_WITHIN_MS && name != host {
             others.digests.insert(name.to_owned(), digest.to_owned());
             others.need_from = others.need_from.min(Minute(needs));
+            others.full |= said.next() == Some("1");
         }
     }
     link.pipe(&gone)?;

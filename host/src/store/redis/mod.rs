@@ -26,7 +26,7 @@ mod subscribe;
 mod translate;
 mod value;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +37,7 @@ use pack::Pack;
 use place::Places;
 use readable::Readable;
 
+pub use hosts::Others;
 pub use lease::Lease;
 pub use raw::{RawPlace, RawPlaces};
 pub use readable::KEPT_S as READABLE_KEPT_S;
@@ -256,13 +257,13 @@ impl RedisStore {
         readable.write(&mut self.lock_writer().link, &self.memory, &shapes)
     }
 
-    /// Says that this host is here, measures by the definitions with this digest and needs what it needs; gives the other
-    /// hosts with their digests.
-    pub fn meet(&self, host: &str, digest: &str, now: Millis) -> Result<BTreeMap<String, String>, StoreError> {
-        let need_from = Minute(self.need_from.load(Relaxed));
-        let others = hosts::meet(&mut self.lock_writer().link, host, digest, need_from, now)?;
+    /// Says that this host is here, measures by the definitions with this digest, needs what it needs, and whether it has as
+    /// much history waiting as it may (`full`). What the others say.
+    pub fn meet(&self, host: &str, digest: &str, full: bool, now: Millis) -> Result<Others, StoreError> {
+        let said = hosts::Said { digest, need_from: Minute(self.need_from.load(Relaxed)), full };
+        let others = hosts::meet(&mut self.lock_writer().link, host, &said, now)?;
         self.others_need_from.store(others.need_from.0, Relaxed);
-        Ok(others.digests)
+        Ok(others)
     }
 
     /// This host ends: others do not wait for it.

@@ -5,6 +5,7 @@
 //! the block that leaves them out has arrived. A block is noted before it is sent, by the owner of its source alone; who comes
 //! after it sends the same block again. After Redis began again nobody is sure until somebody has asked what has arrived.
 
+use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError};
 
 use redis::Value;
@@ -23,6 +24,8 @@ pub struct RawPlace {
     pub sent: u64,
     /// Where the block ends that is being sent.
     pub noted: Option<u64>,
+    /// Where the last event stood that has arrived; `None`: that is not known.
+    pub last: Option<u64>,
     /// Up to where the state has counted.
     pub covered: u64,
     /// What has arrived is to be asked for first.
@@ -51,12 +54,14 @@ impl RedisStore {
         let Some((life, places)) = answer.rest().split_first() else { return Err(answer.unexpected()) };
         let life = value::text(life)?.to_owned();
         let place = |place: &Value| {
-            let [source, sent, noted, covered, sure] = value::list(place)? else { return Err(unexpected(place)) };
-            let (noted, sure) = (Some(noted).filter(|noted| **noted != none()), value::text(sure)?);
+            let [source, sent, noted, covered, sure, last] = value::list(place)? else { return Err(unexpected(place)) };
+            let known = |value: &Value| (*value != none()).then(|| value::number(value)).transpose();
+            let sure = value::text(sure)?;
             Ok(RawPlace {
                 source: value::number(source)?,
                 sent: value::number(sent)?,
-                noted: noted.map(value::number).transpose()?,
+                noted: known(noted)?,
+                last: known(last)?,
                 covered: value::number(covered)?,
                 unsure: sure != life,
                 gap: sure == "left",
@@ -88,19 +93,42 @@ impl RedisStore {
         Ok(Some(lines))
     }
 
-    /// The noted block has arrived.
-    pub fn raw_arrived(&self, source: SourceId, from: u64, to: u64) -> Result<(), StoreError> {
-        self.raw(&["sent", &source.to_string(), &from.to_string(), &to.to_string()]).map(drop)
+    /// The noted block has arrived. `last`: where its last event stood, if it had one.
+    pub fn raw_arrived(&self, source: SourceId, from: u64, to: u64, last: Option<u64>) -> Result<(), StoreError> {
+        self.raw(&["sent", &source.to_string(), &from.to_string(), &to.to_string(), &text(last)]).map(drop)
     }
 
-    /// All before `next` has arrived, as was asked in this life of Redis.
-    pub fn raw_reached(&self, life: &str, source: SourceId, next: u64) -> Result<(), StoreError> {
-        self.raw(&["reached", &source.to_string(), &self.epoch(source), life, &next.to_string()]).map(drop)
+    /// All before `next` has arrived, as was asked in this life of Redis; `last`: where the last event stood.
+    pub fn raw_reached(&self, life: &str, source: SourceId, next: u64, last: Option<u64>) -> Result<(), StoreError> {
+        let (id, epoch) = (source.to_string(), self.epoch(source));
+        self.raw(&["reached", &id, &epoch, life, &next.to_string(), &text(last)]).map(drop)
+    }
+
+    /// What had arrived is gone. Of these lines of the source, in `range`, it is known again that they were not counted; they
+    /// are kept until `raw_again`.
+    pub fn keep_again(&self, source: SourceId, range: Range<u64>, lines: &[Uncounted]) -> Result<bool, StoreError> {
+        if lines.is_empty() {
+            return Ok(true);
+        }
+        let (id, epoch, to) = (source.to_string(), self.epoch(source), range.end.to_string());
+        let arguments = [b"keep", id.as_bytes(), epoch.as_bytes(), to.as_bytes(), &encode(range.start, lines)];
+        self.raw_bytes(&arguments).map(|answer| answer.is_some())
+    }
+
+    /// Sending begins again at `from`. False: the place is no longer as it was asked for, or another host's.
+    pub fn raw_again(&self, source: SourceId, sent: u64, from: u64) -> Result<bool, StoreError> {
+        let answer =
+            self.raw(&["again", &source.to_string(), &self.epoch(source), &sent.to_string(), &from.to_string()]);
+        answer.map(|answer| answer.is_some())
     }
 
     fn raw(&self, arguments: &[&str]) -> Result<Option<Answer>, StoreError> {
         let arguments: Vec<&[u8]> = arguments.iter().map(|it| it.as_bytes()).collect();
-        let answer = Answer::of(self.lock_raw().call(Function::Raw, &arguments)?)?;
+        self.raw_bytes(&arguments)
+    }
+
+    fn raw_bytes(&self, arguments: &[&[u8]]) -> Result<Option<Answer>, StoreError> {
+        let answer = Answer::of(self.lock_raw().call(Function::Raw, arguments)?)?;
         match answer.word() {
             b"ok" => Ok(Some(answer)),
             b"moved" => Ok(None),
@@ -115,6 +143,11 @@ impl RedisStore {
     fn lock_raw(&self) -> MutexGuard<'_, Link> {
         self.raw.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As `lua/raw.lua` reads it.
+fn text(position: Option<u64>) -> String {
+    position.map_or_else(|| "-".into(), |position| position.to_string())
 }
 
 fn none() -> Value {

@@ -267,14 +267,14 @@ fn a_minute_is_dropped_when_no_host_needs_it() {
     fast.sync().unwrap();
     write_history(&fast);
     let whole_from = |now: Millis| {
-        fast.meet("fast", "", now).unwrap();
+        fast.meet("fast", "", false, now).unwrap();
         fast.forget_unneeded(Minute(2_000), true).unwrap();
         fast.complete_from()
     };
-    assert_eq!(slow.meet("slow", "", 0).unwrap(), BTreeMap::new());
+    assert_eq!(slow.meet("slow", "", false, 0).unwrap(), Others::default());
     assert_eq!(whole_from(1), Minute(0), "the slow one has not said what it needs");
     slow.forget_unneeded(Minute(630), false).unwrap();
-    slow.meet("slow", "", 2).unwrap();
+    slow.meet("slow", "", false, 2).unwrap();
     assert_eq!(whole_from(3), Minute(600));
     // Its late event is not lost.
     apply(&slow, 1, 1, &[700]);
@@ -288,15 +288,21 @@ fn a_minute_is_dropped_when_no_host_needs_it() {
     // What is not written is needed, whatever the others say.
     fast.sync().unwrap();
     slow.forget_unneeded(Minute(1_900), false).unwrap();
-    slow.meet("slow", "", 4).unwrap();
+    slow.meet("slow", "", false, 4).unwrap();
     assert_eq!(whole_from(5), Minute(660));
     write_history(&fast);
     assert_eq!(whole_from(6), Minute(1_860));
     // One that ends says so; one that stands still is not waited for for ever.
-    assert_eq!(fast.meet("fast", "", 7).unwrap().len(), 1);
+    let met = |now: Millis| {
+        let others = fast.meet("fast", "", false, now).unwrap();
+        (others.digests.len(), others.full)
+    };
+    assert_eq!(met(7), (1, false));
     slow.leave("slow").unwrap();
     assert_eq!(whole_from(8), Minute(1_980));
-    slow.meet("slow", "", 9).unwrap();
-    assert_eq!(fast.meet("fast", "", 60_009).unwrap().len(), 1);
-    assert_eq!(fast.meet("fast", "", 60_010).unwrap().len(), 0);
+    slow.meet("slow", "", false, 9).unwrap();
+    assert_eq!(met(60_009), (1, false));
+    assert_eq!(met(60_010), (0, false));
+    slow.meet("slow", "", true, 60_011).unwrap();
+    assert_eq!(met(60_012), (1, true));
 }

@@ -20,7 +20,7 @@ fn place(store: &RedisStore, source: SourceId) -> RawPlace {
 
 fn make_sure(store: &RedisStore, source: SourceId, next: u64) {
     let life = store.raw_places().unwrap().life;
-    store.raw_reached(&life, source, next).unwrap();
+    store.raw_reached(&life, source, next, next.checked_sub(1)).unwrap();
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn lines_come_with_their_delta_and_go_with_their_block() {
     store.apply_with(delta(&plan, 3, 0, 10), Some(vec![(3, 4, 7), (3, 9, 0), (3, 4, 0)])).unwrap();
     store.apply_with(delta(&plan, 3, 10, 20), Some(vec![])).unwrap();
     store.apply_with(delta(&plan, 3, 20, 30), Some(vec![(3, 20, 0), (3, 25, 5), (3, 29, 1)])).unwrap();
-    let unsure = RawPlace { source: 3, sent: 0, noted: None, covered: 30, unsure: true, gap: false };
+    let unsure = RawPlace { source: 3, sent: 0, noted: None, last: None, covered: 30, unsure: true, gap: false };
     assert_eq!(store.raw_places().unwrap().places, [unsure]);
     assert!(!store.note_raw(3, 0, 10).unwrap(), "not before somebody has asked");
     make_sure(&store, 3, 0);
@@ -46,16 +46,17 @@ fn lines_come_with_their_delta_and_go_with_their_block() {
     assert_eq!(place(&store, 3).noted, Some(26));
     let lines = store.uncounted(3, 0, 26).unwrap().unwrap();
     assert_eq!(lines, [(4, 0), (4, 7), (9, 0), (20, 0), (25, 5)]);
-    store.raw_arrived(3, 0, 25).unwrap();
+    store.raw_arrived(3, 0, 25, Some(24)).unwrap();
     assert_eq!(place(&store, 3).sent, 0, "that is not what was noted");
-    store.raw_arrived(3, 0, 26).unwrap();
-    assert_eq!((place(&store, 3).sent, place(&store, 3).noted), (26, None));
+    store.raw_arrived(3, 0, 26, Some(24)).unwrap();
+    assert_eq!((place(&store, 3).sent, place(&store, 3).noted, place(&store, 3).last), (26, None, Some(24)));
     assert_eq!(store.uncounted(3, 0, 26).unwrap(), None);
     assert!(store.note_raw(3, 26, 30).unwrap());
     assert_eq!(store.uncounted(3, 26, 30).unwrap().unwrap(), [(29, 1)]);
-    store.raw_arrived(3, 26, 30).unwrap();
+    store.raw_arrived(3, 26, 30, None).unwrap();
     let kept: u64 = super::faults::command(server.port, &["EXISTS", "{lines}:uncounted:3"]);
     assert_eq!(kept, 0, "nothing is kept of what has arrived");
+    assert_eq!((place(&store, 3).sent, place(&store, 3).last), (30, Some(24)), "no event in the last block");
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn a_block_moves_to_the_next_owner_and_a_zombie_repeats_it_only() {
     assert_eq!(place(&owner, 1).noted, Some(7));
     // The same lines for both.
     assert_eq!(zombie.uncounted(1, 0, 7).unwrap(), owner.uncounted(1, 0, 7).unwrap());
-    zombie.raw_arrived(1, 0, 7).unwrap();
+    zombie.raw_arrived(1, 0, 7, Some(6)).unwrap();
     assert_eq!((place(&owner, 1).sent, place(&owner, 1).noted), (7, None));
     assert!(!zombie.note_raw(1, 7, 10).unwrap());
     assert!(owner.note_raw(1, 7, 10).unwrap());
@@ -116,4 +117,34 @@ fn after_redis_began_again_it_is_asked_what_has_arrived() {
     store.apply_with(delta(&plan, 1, 30, 40), Some(vec![])).unwrap();
     let found = place(&store, 1);
     assert_eq!((found.sent, found.gap, found.unsure), (30, true, true));
+}
+
+#[test]
+fn what_is_gone_where_it_had_arrived_is_sent_again_without_the_same_lines() {
+    let server = server(&[]);
+    let (zombie, owner, plan) = (store(server.port, "gone"), store(server.port, "gone"), suite::plan());
+    zombie.take_over(&[1]).unwrap();
+    owner.take_over(&[1]).unwrap();
+    owner.apply_with(delta(&plan, 1, 0, 10), Some(vec![(1, 2, 0)])).unwrap();
+    owner.apply_with(delta(&plan, 1, 10, 20), Some(vec![(1, 12, 3), (1, 17, 0)])).unwrap();
+    make_sure(&owner, 1, 0);
+    assert!(owner.note_raw(1, 0, 15).unwrap());
+    owner.raw_arrived(1, 0, 15, Some(14)).unwrap();
+    assert!(owner.note_raw(1, 15, 20).unwrap(), "on its way when it is noticed");
+    // Judged once more, of what has arrived only.
+    for store in [&zombie, &owner] {
+        let is_owner = std::ptr::eq(store, &owner);
+        assert_eq!(store.keep_again(1, 5..9, &[(1, 7, 0)]).unwrap(), is_owner);
+        assert_eq!(store.keep_again(1, 9..15, &[(1, 12, 3)]).unwrap(), is_owner);
+    }
+    assert!(!owner.raw_again(1, 14, 5).unwrap(), "not where it stands");
+    assert!(!zombie.raw_again(1, 15, 5).unwrap());
+    assert!(owner.raw_again(1, 15, 5).unwrap());
+    let found = place(&owner, 1);
+    assert_eq!((found.sent, found.noted, found.last, found.covered), (5, None, None, 20));
+    assert!(owner.note_raw(1, 5, 13).unwrap());
+    assert_eq!(owner.uncounted(1, 5, 13).unwrap().unwrap(), [(7, 0), (12, 3)]);
+    owner.raw_arrived(1, 5, 13, Some(11)).unwrap();
+    assert!(owner.note_raw(1, 13, 20).unwrap());
+    assert_eq!(owner.uncounted(1, 13, 20).unwrap().unwrap(), [(17, 0)]);
 }
