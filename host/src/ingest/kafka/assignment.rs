@@ -30,7 +30,7 @@ impl<C: Counting> Consumer<C> {
         let sources: Vec<SourceId> = numbers.iter().map(|number| *number as SourceId).collect();
         let places = loop {
             let taken = self.counting.take_over(&sources).map_err(Lost::NotNow);
-            match taken.and_then(|()| locate(&self.consumer, &self.settings.topic, numbers, &*self.counting)) {
+            match taken.and_then(|()| locate(&self.consumer, &self.settings, numbers, &*self.counting)) {
                 Ok(places) => break places,
                 Err(Lost::NotNow(reason)) => tracing::warn!(reason, "partitions cannot be located yet"),
                 Err(lost) => return Err(lost.to_string()),
@@ -144,7 +144,7 @@ impl<C: Counting> Consumer<C> {
     }
 
     fn seek(&mut self, numbers: &[i32]) -> Result<(), Lost> {
-        let places = locate(&self.consumer, &self.settings.topic, numbers, &*self.counting)?;
+        let places = locate(&self.consumer, &self.settings, numbers, &*self.counting)?;
         let mut list = TopicPartitionList::new();
         for place in &places {
             list.add_partition_offset(&self.settings.topic, place.partition, Offset::Offset(place.from as i64))?;

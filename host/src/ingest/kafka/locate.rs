@@ -8,7 +8,9 @@ use rdkafka::error::KafkaError as Failure;
 use rdkafka::topic_partition_list::Offset;
 
 use super::group::Group;
-use super::{Counting, Stored};
+use super::reread::Reread;
+use super::{Counting, KafkaSettings, Stored};
+use crate::time::Clock;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,10 @@ pub enum Lost {
         "partition {partition} of `{topic}` ends at {end}, but the state counted up to {next}: it is another topic of the same name, or one that lost what it had acknowledged. Counting would go wrong: give an empty --data folder, or another --topic"
     )]
     Shorter { topic: String, partition: i32, end: u64, next: u64 },
+    #[error(
+        "partition {partition} of `{topic}` has messages before {next}, up to where the state counted, that arrived after all that was counted: it is another topic of the same name. Counting would go wrong: give an empty --data folder, or another --topic"
+    )]
+    Another { topic: String, partition: i32, next: u64 },
 }
 
 impl From<Failure> for Lost {
@@ -46,10 +52,11 @@ impl From<Failure> for Lost {
 
 pub fn locate(
     consumer: &BaseConsumer<Group>,
-    topic: &str,
+    settings: &KafkaSettings,
     partitions: &[i32],
     counting: &impl Counting,
 ) -> Result<Vec<Place>, Lost> {
+    let topic = settings.topic.as_str();
     let numbers: Vec<u32> = partitions.iter().map(|&partition| partition as u32).collect();
     counting.take_over(&numbers).map_err(Lost::NotNow)?;
     let stored = counting.positions().map_err(Lost::NotNow)?;
@@ -65,10 +72,45 @@ pub fn locate(
             next,
         })?);
     }
+    refuse_another(consumer, settings, &places)?;
     if let Some(span) = counting.dedupe_ms() {
         look_back(consumer, topic, &mut places, span)?;
     }
     Ok(places)
+}
+
+/// A topic that was made anew under the same name and has grown past what was counted: all that it holds arrived later. Kafka
+/// is asked by time, once for all partitions. Where it finds something before the position a message is read, since the end
+/// of a transaction has a time of its own and is nothing that was counted.
+fn refuse_another(consumer: &BaseConsumer<Group>, settings: &KafkaSettings, places: &[Place]) -> Result<(), Lost> {
+    let topic = settings.topic.as_str();
+    let mut asked = TopicPartitionList::new();
+    for place in places.iter().filter(|place| place.next > 0 && place.lost == 0) {
+        asked.add_partition_offset(topic, place.partition, Offset::Offset(place.arrival + 1))?;
+    }
+    if asked.count() == 0 {
+        return Ok(());
+    }
+    let mut reread = None;
+    for element in consumer.offsets_for_times(asked, ASK_TIMEOUT)?.elements() {
+        element.error()?;
+        let place = places.iter().find(|place| place.partition == element.partition());
+        let (Some(place), Offset::Offset(from)) = (place, element.offset()) else { continue };
+        let (from, partition, next) = (from.max(0) as u64, place.partition, place.next);
+        if from >= next {
+            continue;
+        }
+        if reread.is_none() {
+            let connected = Reread::connect(settings, Clock::manual(0));
+            reread = Some(connected.map_err(|error| Lost::NotNow(error.to_string()))?);
+        }
+        let Some(reread) = &mut reread else { continue };
+        let arrival = reread.first_arrival(partition as u32, from, next).map_err(Lost::NotNow)?;
+        if arrival.is_some_and(|arrival| arrival > place.arrival) {
+            return Err(Lost::Another { topic: topic.to_owned(), partition, next });
+        }
+    }
+    Ok(())
 }
 
 /// `first..end` is what the partition holds. `Err`: what is stored as the next position.

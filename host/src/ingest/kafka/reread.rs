@@ -88,6 +88,19 @@ impl Reread {
         Ok(Piece { batch, to: end, lost: first - from })
     }
 
+    /// When the first of messages `from..to` arrived that can hold an event; `None`: none of them can.
+    pub fn first_arrival(&mut self, partition: SourceId, mut from: u64, to: u64) -> Result<Option<Millis>, String> {
+        while from < to {
+            let piece = self.read(partition, from, to, 0)?;
+            let messages = piece.batch.messages.filter(|messages| !messages.is_empty());
+            if let Some(messages) = messages {
+                return Ok(Some(messages.get(0).arrival));
+            }
+            from = piece.to;
+        }
+        Ok(None)
+    }
+
     /// Where what was collected ends.
     fn collect(
         &mut self,
