@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::merge::{Merge, merge_all, on_threads};
 use super::snapshot::Dropped;
 use super::state::{MetricState, State};
-use crate::engine::delta::{Delta, GroupPartial, MetricPartial, Partial};
+use crate::engine::delta::{Delta, MetricPartial, Partial};
 use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
 use crate::store::table::{EMPTY, OTHER};
 use crate::store::{Seq, StoreError};
@@ -134,7 +134,8 @@ impl Codes {
 
     /// For each group the values of its combinations by day, with those past a dimension's limit replaced.
     fn limited_groups(&mut self, state: &mut State, partial: &Partial, came: &[Vec<(u32, u32)>]) -> Vec<GroupValues> {
-        let limit_group = |((group, rows), came): ((&Vec<usize>, &GroupPartial), &Vec<(u32, u32)>)| {
+        let groups = partial.plan.groups.iter().zip(&partial.groups).zip(came);
+        let limited = groups.map(|((group, rows), came)| {
             let mut values = GroupValues { width: group.len(), days: BTreeMap::new() };
             for &(day, combination) in came {
                 let of_day = values.days.entry(day).or_insert_with(|| vec![EMPTY; rows.codes.len()]);
@@ -148,8 +149,8 @@ impl Codes {
                 }
             }
             values
-        };
-        partial.plan.groups.iter().zip(&partial.groups).zip(came).map(limit_group).collect()
+        });
+        limited.collect()
     }
 
     /// The value itself while it is one of the first `limit` of the day; the empty one counts like any other.
