@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError as Failure;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
 use tidemark_services::{Kind, Service};
@@ -298,6 +300,29 @@ fn a_refused_delta_is_read_again_ids_first() {
     let remembered: u64 = host.remembered.lock().unwrap().iter().map(|(_, from, to)| to - from).sum();
     assert_eq!(remembered, 2_500);
     running.stop();
+}
+
+#[test]
+fn an_end_that_was_met_before_is_not_the_end_now() {
+    let settings = settings("ends");
+    topic::prepare(&settings).unwrap();
+    let producer: BaseProducer = settings.client(&[]).create().unwrap();
+    let watching = [("group.id", "watcher"), ("enable.partition.eof", "true")];
+    let watcher: BaseConsumer = settings.client(&watching).create().unwrap();
+    let mut reread = Reread::connect(&settings, Clock::System).unwrap();
+    for number in 0..3 {
+        let record = BaseRecord::<(), str>::to("ends").payload("{}").partition(3);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(DEADLINE).unwrap();
+        let piece = reread.read(3, number, number + 1, usize::MAX).unwrap();
+        assert_eq!((piece.batch.len, piece.to), (3, number + 1), "message {number}");
+        // It reads ahead: the end that another meets who begins only now it has met, too.
+        let mut here = TopicPartitionList::new();
+        here.add_partition_offset("ends", 3, Offset::Offset(number as i64 + 1)).unwrap();
+        watcher.assign(&here).unwrap();
+        let met = watcher.poll(DEADLINE);
+        assert!(matches!(met, Some(Err(Failure::PartitionEOF(3)))), "{met:?}");
+    }
 }
 
 #[test]

@@ -111,16 +111,18 @@ impl Reread {
         bytes: &mut Vec<u8>,
         messages: &mut Messages,
     ) -> Result<u64, String> {
-        if self.at.take() != Some((partition, from)) {
-            self.go(partition, from).map_err(|error| format!("Kafka: {error}"))?;
+        let mut goes_on = self.at.take() == Some((partition, from));
+        if !goes_on {
+            self.go(partition, from)?;
         }
-        let mut heard = Instant::now();
+        let (mut heard, mut next) = (Instant::now(), from);
         loop {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) if message.partition() as SourceId != partition => {}
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     let offset = message.offset().max(0) as u64;
+                    next = offset + 1;
                     if offset >= to {
                         return Ok(to);
                     }
@@ -135,6 +137,11 @@ impl Reread {
                         return Ok(offset + 1);
                     }
                 }
+                // The client read ahead, and met the end of that time: there may be messages by now.
+                Some(Err(Failure::PartitionEOF(_))) if goes_on => {
+                    self.go(partition, next)?;
+                    goes_on = false;
+                }
                 // What follows the last message can hold none: ends of transactions.
                 Some(Err(Failure::PartitionEOF(_))) => return Ok(to),
                 Some(Err(Failure::MessageConsumption(code))) => return Err(format!("Kafka: {code}")),
@@ -147,10 +154,10 @@ impl Reread {
         }
     }
 
-    fn go(&self, partition: SourceId, from: u64) -> Result<(), Failure> {
+    fn go(&self, partition: SourceId, from: u64) -> Result<(), String> {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition as i32, Offset::Offset(from as i64))?;
-        self.consumer.assign(&list)
+        let listed = list.add_partition_offset(&self.topic, partition as i32, Offset::Offset(from as i64));
+        listed.and_then(|()| self.consumer.assign(&list)).map_err(|error| format!("Kafka: {error}"))
     }
 
     /// Whether the message at this offset arrived then, as far as it is still there.
