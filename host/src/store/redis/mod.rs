@@ -192,7 +192,10 @@ impl RedisStore {
         }
         let closed = Minute(value::number(&writer.link.call(Function::Close, &[&packed.0])?)?);
         drop(writer);
-        self.memory.close_up_to(closed);
+        if closed > StateReader::provisional_from(&*self.memory) {
+            // With what was counted of those minutes: nobody is shown a closed one that still lacks what another host has brought.
+            self.sync()?;
+        }
         Ok(closed)
     }
 

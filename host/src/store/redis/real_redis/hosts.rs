@@ -246,22 +246,44 @@ fn event(minute: u32) -> Event {
     Event { minute: Minute(minute), values: ["a".into(), "b".into(), "c".into()], amount: 1.0, user: 7 }
 }
 
+fn apply(store: &RedisStore, plan: &Arc<Plan>, source: SourceId, from: u64, minutes: &[u32]) {
+    let events: Vec<Event> = minutes.iter().map(|minute| event(*minute)).collect();
+    let to = from + events.len() as u64;
+    let sources = vec![SourceRange { group: GROUP_ALL, source, from, to, arrival: 1 }];
+    store.apply(Delta { sources, partials: vec![suite::partial(plan, &events)] }).unwrap();
+}
+
+/// Combinations that it shows of a minute.
+fn shown(store: &RedisStore, plan: &Plan, minute: u32) -> usize {
+    let mut request = suite::request(plan, 0, vec![Minute(minute)..Minute(minute + 1)], Resolution::Minute);
+    request.by = (0..request.dimensions).collect();
+    suite::flatten(&store.read(&request).unwrap()).len()
+}
+
+#[test]
+fn a_closed_minute_is_whole_on_every_host() {
+    let server = server(&[]);
+    let [one, other] = [(); 2].map(|()| store(server.port, "closed"));
+    let plan = unlimited();
+    one.take_over(&[0]).unwrap();
+    other.take_over(&[1]).unwrap();
+    apply(&one, &plan, 0, 0, &[700]);
+    one.close_up_to(Minute(1_000), None).unwrap();
+    assert_eq!((shown(&other, &plan, 700), other.provisional_from()), (0, Minute(0)), "it has not looked since");
+    assert_eq!(other.close_up_to(Minute(1_000), None).unwrap(), Minute(1_000));
+    assert_eq!((shown(&other, &plan, 700), other.provisional_from()), (1, Minute(1_000)));
+}
+
 #[test]
 fn a_minute_is_dropped_when_no_host_needs_it() {
     let server = server(&[]);
     let [fast, slow] = [(); 2].map(|()| store(server.port, "needed"));
     let plan = unlimited();
-    let apply = |store: &RedisStore, source: SourceId, from: u64, minutes: &[u32]| {
-        let events: Vec<Event> = minutes.iter().map(|minute| event(*minute)).collect();
-        let to = from + events.len() as u64;
-        let sources = vec![SourceRange { group: GROUP_ALL, source, from, to, arrival: 1 }];
-        store.apply(Delta { sources, partials: vec![suite::partial(&plan, &events)] }).unwrap();
-    };
     // Both are past minute 3000, but the slow one stands at events that may be as old as minute 600.
     fast.take_over(&[0]).unwrap();
     slow.take_over(&[1]).unwrap();
-    apply(&fast, 0, 0, &[100, 700, 2_900]);
-    apply(&slow, 1, 0, &[101]);
+    apply(&fast, &plan, 0, 0, &[100, 700, 2_900]);
+    apply(&slow, &plan, 1, 0, &[101]);
     slow.close_up_to(Minute(3_000), None).unwrap();
     fast.close_up_to(Minute(3_000), None).unwrap();
     fast.sync().unwrap();
@@ -277,14 +299,9 @@ fn a_minute_is_dropped_when_no_host_needs_it() {
     slow.meet("slow", "", false, 2).unwrap();
     assert_eq!(whole_from(3), Minute(600));
     // Its late event is not lost.
-    apply(&slow, 1, 1, &[700]);
+    apply(&slow, &plan, 1, 1, &[700]);
     assert_eq!(slow.dropped_cells(), 0);
-    let count = |minute: u32| {
-        let mut request = suite::request(&plan, 0, vec![Minute(minute)..Minute(minute + 1)], Resolution::Minute);
-        request.by = (0..request.dimensions).collect();
-        suite::flatten(&slow.read(&request).unwrap()).len()
-    };
-    assert_eq!((count(101), count(700)), (0, 1));
+    assert_eq!((shown(&slow, &plan, 101), shown(&slow, &plan, 700)), (0, 1));
     // What is not written is needed, whatever the others say.
     fast.sync().unwrap();
     slow.forget_unneeded(Minute(1_900), false).unwrap();
