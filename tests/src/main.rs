@@ -10,6 +10,7 @@ mod disk;
 mod host;
 mod hostile;
 mod http;
+mod inside;
 mod kafka;
 mod kill;
 mod outage;

@@ -12,7 +12,7 @@ use tidemark::time::{Clock, HOUR_MS, MINUTE_MS};
 use tidemark_services::{Kind, Service};
 
 use crate::host::now_ms;
-use crate::scenarios::run;
+use crate::inside;
 use crate::services::with;
 
 const DEFINITIONS: &str = r#"
@@ -42,7 +42,7 @@ struct Outage {
 
 impl Outage {
     fn ask(&self, request: Request<Body>) -> Result<(u16, Value)> {
-        self.runtime.block_on(run::ask(&self.host, request))
+        self.runtime.block_on(inside::ask(&self.host.router, request))
     }
 
     /// An event for each shop. False: they were not taken.
@@ -87,7 +87,7 @@ fn bounded() -> Result<()> {
     let host = Host::start(HostSettings {
         clickhouse: Some(address),
         history_waiting_bytes_max: WAITING_BYTES_MAX,
-        ..run::settings(folder.path(), clock)
+        ..inside::settings(folder.path(), clock)
     })?;
     host.recover()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
@@ -120,11 +122,31 @@ pub fn read(brokers: &str, topic: &str) -> Result<Vec<Found>> {
     Ok(found)
 }
 
+fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>> {
+    Ok(ClientConfig::new().set("bootstrap.servers", brokers).create()?)
+}
+
+pub fn create(brokers: &str, topic: &str, partitions: i32) -> Result<()> {
+    let options = AdminOptions::new().operation_timeout(Some(WITHIN));
+    let new = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
+    let admin = admin(brokers)?;
+    let created = admin.create_topics(&new, &options);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for outcome in runtime.block_on(created)? {
+        outcome.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Where each partition ends now.
+pub fn ends(brokers: &str, topic: &str, partitions: i32) -> Result<Vec<u64>> {
+    let admin = admin(brokers)?;
+    let end = |partition| Ok(admin.inner().fetch_watermarks(topic, partition, WITHIN)?.1 as u64);
+    (0..partitions).map(end).collect()
+}
+
 pub fn delete(brokers: &str, topic: &str) -> Result<()> {
-    use rdkafka::admin::{AdminClient, AdminOptions};
-    use rdkafka::client::DefaultClientContext;
-    let mut config = ClientConfig::new();
-    let admin: AdminClient<DefaultClientContext> = config.set("bootstrap.servers", brokers).create()?;
+    let admin = admin(brokers)?;
     let options = AdminOptions::new().operation_timeout(Some(WITHIN));
     let deleted = admin.delete_topics(&[topic], &options);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -136,10 +158,7 @@ pub fn delete(brokers: &str, topic: &str) -> Result<()> {
 
 /// All that is in a topic now is gone, as after its retention.
 pub fn delete_records(brokers: &str, topic: &str) -> Result<()> {
-    use rdkafka::admin::{AdminClient, AdminOptions};
-    use rdkafka::client::DefaultClientContext;
-    let mut config = ClientConfig::new();
-    let admin: AdminClient<DefaultClientContext> = config.set("bootstrap.servers", brokers).create()?;
+    let admin = admin(brokers)?;
     let metadata = admin.inner().fetch_metadata(Some(topic), WITHIN)?;
     let mut all = TopicPartitionList::new();
     for partition in metadata.topics().first().context("the topic")?.partitions() {

@@ -24,6 +24,8 @@ pub struct Scenario {
     pub replay_only: bool,
     /// What comes first decides, and shards run side by side.
     pub one_shard: bool,
+    /// What decides is not of one key, which is all that Kafka keeps in order.
+    pub one_partition: bool,
 }
 
 impl Scenario {
@@ -62,7 +64,8 @@ impl Scenario {
                 self.points_of = rest.split_whitespace().map(|name| name.trim_end_matches(',').into()).collect()
             }
             "replay-only" => self.replay_only = true,
-            "one-shard" => self.one_shard = true,
+            "one-shard" => (self.one_shard, self.one_partition) = (true, true),
+            "one-partition" => self.one_partition = true,
             "definitions" | "events" | "summary" => ensure!(rest.is_empty(), "{section} takes nothing"),
             other => bail!("no section is called {other}"),
         }

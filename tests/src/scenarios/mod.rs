@@ -5,7 +5,8 @@ mod larger;
 pub mod points;
 mod random;
 mod replay;
-pub mod run;
+mod run;
+mod three_hosts;
 
 use std::sync::Arc;
 
@@ -16,16 +17,21 @@ use crate::binary;
 use file::Scenario;
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
+    let (mut trials, mut scenarios) = (Vec::new(), Vec::new());
     for path in binary::files("tests/scenarios", "test") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match Scenario::read(&path) {
-            Ok(scenario) => trials.extend(of_scenario(&name, Arc::new(scenario))),
+            Ok(scenario) => {
+                let scenario = Arc::new(scenario);
+                trials.extend(of_scenario(&name, scenario.clone()));
+                scenarios.push((name, scenario));
+            }
             Err(error) => {
                 trials.push(Trial::test(format!("scenarios::{name}"), move || Err(format!("{error:#}").into())))
             }
         }
     }
+    trials.extend(three_hosts::trials(&scenarios));
     trials.extend(random::trials());
     trials.extend(larger::trials());
     trials

@@ -5,28 +5,22 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::Value;
-use tidemark::ingest::http;
-use tidemark::ingest::journal::JournalSettings;
-use tidemark::plugin::Limits;
-use tidemark::runtime::host::{Host, HostSettings, StartError};
-use tidemark::runtime::roles::Roles;
-use tidemark::serve;
+use tidemark::runtime::host::{Host, HostSettings};
 use tidemark::time::{Clock, MINUTE_MS};
-use tidemark::web::Keys;
-use tower::ServiceExt;
 
 use super::file::{DAY, Scenario};
 use super::points::values_equal;
 use crate::binary;
+use crate::inside::{self, ask, get};
 
 /// Lines a body; the last of a scenario may have fewer.
 const LINES_A_BODY: usize = 2;
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Later than all events of all scenarios, and not a day later than any.
-const ARRIVAL: i64 = DAY + 25 * 3_600_000;
+pub const ARRIVAL: i64 = DAY + 25 * 3_600_000;
 
 struct Home {
     folder: tempfile::TempDir,
@@ -39,105 +33,74 @@ pub fn check(scenario: &Scenario) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("metrics.toml"), &scenario.definitions)?;
-    let plugins = if scenario.plugins.is_empty() { folder.path().into() } else { binary::root().join("plugins") };
-    let shards = if scenario.one_shard { 1 } else { 3 };
-    let home = Home { folder, plugins, shards, clock: Clock::manual(ARRIVAL) };
+    let plugins = plugins(scenario, folder.path());
+    let home = Home { folder, plugins, shards: shards(scenario), clock: Clock::manual(ARRIVAL) };
     runtime.block_on(run(scenario, &home))
+}
+
+/// Those that were built, where some are needed; else what is in the folder: none.
+pub fn plugins(scenario: &Scenario, folder: &Path) -> PathBuf {
+    if scenario.plugins.is_empty() { folder.into() } else { binary::root().join("plugins") }
+}
+
+pub fn shards(scenario: &Scenario) -> usize {
+    if scenario.one_shard { 1 } else { 3 }
 }
 
 impl Home {
     fn start(&self) -> Result<Host> {
-        let settings = settings(self.folder.path(), self.clock.clone());
-        match Host::start(HostSettings { plugins: self.plugins.clone(), shards: self.shards, ..settings }) {
-            Ok(host) => host.recover().map(|()| host),
-            Err(StartError::Definitions(diagnostics)) => bail!("{diagnostics:?}"),
-            Err(StartError::Other(error)) => Err(error),
-        }
+        let settings = inside::settings(self.folder.path(), self.clock.clone());
+        let host = inside::start(HostSettings { plugins: self.plugins.clone(), shards: self.shards, ..settings })?;
+        host.recover().map(|()| host)
     }
 }
 
-/// Of a host with everything in this folder.
-pub fn settings(folder: &Path, clock: Clock) -> HostSettings {
-    let bytes_max = 16 << 20;
-    HostSettings {
-        metrics: folder.join("metrics.toml"),
-        plugins: folder.to_owned(),
-        data: folder.join("data"),
-        shards: 1,
-        tick_ms: 1_000,
-        grace_ms: 10_000,
-        checkpoint_ms: 10_000,
-        event_bytes_max: 64 << 10,
-        queue_bytes_max: bytes_max,
-        data_bytes_max: 1 << 30,
-        history_waiting_bytes_max: 1 << 30,
-        journal: JournalSettings::default(),
-        kafka: None,
-        clickhouse: None,
-        redis: None,
-        roles: Roles::ALL,
-        limits: Limits::default(),
-        http: http::Settings {
-            keys: Keys::default(),
-            trusted_proxies: vec![],
-            body_bytes_max: bytes_max,
-            inflight_bytes_max: bytes_max,
-        },
-        serve: serve::Settings::default(),
-        demo: None,
-        clock,
-    }
+/// The events of a scenario as they are sent.
+pub fn bodies(scenario: &Scenario) -> Vec<Vec<u8>> {
+    let lines: Vec<&[u8]> = scenario.events.split_inclusive(|byte| *byte == b'\n').collect();
+    lines.chunks(LINES_A_BODY).map(<[_]>::concat).collect()
 }
 
 async fn run(scenario: &Scenario, home: &Home) -> Result<()> {
-    let lines: Vec<&[u8]> = scenario.events.split_inclusive(|byte| *byte == b'\n').collect();
-    let bodies: Vec<Vec<u8>> = lines.chunks(LINES_A_BODY).map(<[_]>::concat).collect();
+    let bodies = bodies(scenario);
     let (before, after) = bodies.split_at(bodies.len() / 2);
     let host = home.start()?;
-    let mut rejected = send(&host, before).await?;
+    let mut rejected = 0;
+    for body in before {
+        rejected += send(&host.router, body, &home.clock).await?;
+    }
     host.tick()?;
     // Gone in the midst: what was counted is in the journal alone.
     drop(host);
     let host = home.start()?;
-    rejected += send(&host, after).await?;
+    for body in after {
+        rejected += send(&host.router, body, &home.clock).await?;
+    }
     // All minutes are over.
     home.clock.set(ARRIVAL + 10 * MINUTE_MS);
     host.tick()?;
-    if let Some(expected) = scenario.summary.as_ref().and_then(|summary| summary["rejected"].as_u64()) {
-        ensure!(rejected == expected, "{rejected} rejected, expected {expected}");
-    }
-    compare(scenario, &host).await
+    check_rejected(scenario, rejected)?;
+    compare(scenario, &host.router).await
+}
+
+pub fn check_rejected(scenario: &Scenario, rejected: u64) -> Result<()> {
+    let expected = scenario.summary.as_ref().and_then(|summary| summary["rejected"].as_u64());
+    ensure!(expected.is_none_or(|expected| expected == rejected), "{rejected} rejected, expected {expected:?}");
+    Ok(())
 }
 
 /// Gives the number of rejected events.
-async fn send(host: &Host, bodies: &[Vec<u8>]) -> Result<u64> {
-    let mut rejected = 0;
-    for body in bodies {
-        let request = Request::post("/v1/events").header("content-type", "application/x-ndjson");
-        let (status, answer) = ask(host, request.body(Body::from(body.clone()))?).await?;
-        ensure!(matches!(status, 202 | 400), "{status} {answer}");
-        // A body of blank lines holds nothing to reject.
-        if answer["error"]["code"] != "empty_body" {
-            rejected += answer["rejected"].as_u64().with_context(|| answer.to_string())?;
-        }
-        // Each body a little later, as they come: recovery reads them in that order.
-        host.clock.set(host.clock.now() + 1);
+pub async fn send(router: &Router, body: &[u8], clock: &Clock) -> Result<u64> {
+    let request = Request::post("/v1/events").header("content-type", "application/x-ndjson");
+    let (status, answer) = ask(router, request.body(Body::from(body.to_vec()))?).await?;
+    ensure!(matches!(status, 202 | 400), "{status} {answer}");
+    // Each body a little later, as they come: recovery reads them in that order.
+    clock.set(clock.now() + 1);
+    // A body of blank lines holds nothing to reject.
+    if answer["error"]["code"] == "empty_body" {
+        return Ok(0);
     }
-    Ok(rejected)
-}
-
-pub async fn ask(host: &Host, request: Request<Body>) -> Result<(u16, Value)> {
-    let response = host.router.clone().oneshot(request).await?;
-    let status = response.status().as_u16();
-    let bytes = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok((status, serde_json::from_str(&text).with_context(|| format!("{status} {text}"))?))
-}
-
-async fn get(host: &Host, path: &str) -> Result<Value> {
-    let (status, answer) = ask(host, Request::get(path).body(Body::empty())?).await?;
-    ensure!(status == 200, "GET {path}: {status} {answer}");
-    Ok(answer)
+    answer["rejected"].as_u64().with_context(|| answer.to_string())
 }
 
 type Key = (String, i64, String);
@@ -151,14 +114,14 @@ fn key(metric: &str, time: &Value, labels: &Value) -> Result<Key> {
 
 /// Every point of the file is in the answers. What the answers have besides is a step without events: nothing, or 0 where that
 /// is what no event means.
-async fn compare(scenario: &Scenario, host: &Host) -> Result<()> {
+pub async fn compare(scenario: &Scenario, router: &Router) -> Result<()> {
     let mut expected: HashMap<Key, &Value> = HashMap::new();
     for point in &scenario.points {
         let metric = point["metric"].as_str().context("a metric")?;
         expected.insert(key(metric, &point["time"], &point["labels"])?, &point["value"]);
     }
     let mut seen: HashSet<Key> = HashSet::new();
-    let metrics = get(host, "/v1/metrics").await?;
+    let metrics = get(router, "/v1/metrics").await?;
     for metric in metrics["metrics"].as_array().context("metrics")? {
         let name = metric["name"].as_str().context("a name")?;
         if !scenario.points_of.is_empty() && !scenario.points_of.iter().any(|wanted| wanted == name) {
@@ -167,7 +130,7 @@ async fn compare(scenario: &Scenario, host: &Host) -> Result<()> {
         let by: Vec<&str> =
             metric["dimensions"].as_array().context("dimensions")?.iter().filter_map(Value::as_str).collect();
         let (from, to) = (DAY, DAY + 25 * 3_600_000);
-        let answer = get(host, &format!("/v1/query?metric={name}&by={}&from={from}&to={to}", by.join(","))).await?;
+        let answer = get(router, &format!("/v1/query?metric={name}&by={}&from={from}&to={to}", by.join(","))).await?;
         for series in answer["series"].as_array().context("series")? {
             for point in series["points"].as_array().context("points")? {
                 let key = key(name, &point[0], &series["labels"])?;
