@@ -218,13 +218,18 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer> {
 }
 
 /// Asks again and again until there is an answer, up to the deadline.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_within(DEADLINE, what, ask)
+}
+
+/// For what the hosts themselves have longer deadlines for.
+pub fn until_within<T>(deadline: Duration, what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
     loop {
         if let Some(answer) = ask().with_context(|| format!("waiting for {what}"))? {
             return Ok(answer);
         }
-        ensure!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
+        ensure!(started.elapsed() < deadline, "waited {deadline:?} for {what}");
         std::thread::park_timeout(POLL);
     }
 }

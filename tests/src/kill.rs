@@ -45,7 +45,7 @@ pub struct Batch {
     pub name: String,
     pub body: String,
     pub events: usize,
-    amount: u64,
+    pub amount: u64,
     pub acknowledged: bool,
 }
 

@@ -195,26 +195,13 @@ fn hurt(
             let redis = services.redis.as_mut().context("runs")?;
             redis.kill()?;
             if let Fault::RedisEmptied = fault {
-                empty(redis)?;
+                redis.empty()?;
             }
             all(members, sent, random)?;
             redis.start_again()?;
         }
     }
     all(members, sent, random)
-}
-
-fn empty(redis: &Service) -> Result<()> {
-    for entry in std::fs::read_dir(redis.folder())? {
-        let path = entry?.path();
-        let kept = path.extension().is_some_and(|it| it == "conf" || it == "log");
-        if path.is_dir() {
-            std::fs::remove_dir_all(&path)?;
-        } else if !kept && path.file_name().is_none_or(|name| name != "log") {
-            std::fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
 }
 
 /// A row says where its event stands in the topic, whoever sent it.

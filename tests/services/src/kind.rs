@@ -74,8 +74,13 @@ pub fn kafka_java() -> Command {
 }
 
 impl Kind {
+    /// Where a service keeps what it is given.
+    pub(crate) fn data(self, folder: &Path) -> PathBuf {
+        folder.join("data")
+    }
+
     pub(crate) fn command(self, folder: &Path, port: u16, second_port: u16, more: &[String]) -> Result<Command> {
-        let data = folder.join("data");
+        let data = self.data(folder);
         match self {
             Self::Kafka => kafka(folder, port, second_port, more),
             Self::Redis => {
@@ -126,7 +131,7 @@ fn kafka_has_broker(port: u16, within: Duration) -> Result<bool> {
 
 /// One node that is broker and controller.
 fn kafka(folder: &Path, port: u16, second_port: u16, more: &[String]) -> Result<Command> {
-    let (properties, data) = (folder.join("server.properties"), folder.join("data"));
+    let (properties, data) = (folder.join("server.properties"), Kind::Kafka.data(folder));
     let text = format!(
         "process.roles=broker,controller
 node.id=1

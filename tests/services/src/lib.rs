@@ -87,6 +87,13 @@ impl Service {
         Ok(())
     }
 
+    /// What it kept is gone; for one that does not run.
+    pub fn empty(&self) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs", self.kind);
+        let data = self.kind.data(self.folder.path());
+        if data.exists() { Ok(std::fs::remove_dir_all(data)?) } else { Ok(()) }
+    }
+
     /// SIGTERM, and waits for its end.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.signal("TERM")?;
