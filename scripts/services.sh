@@ -2,11 +2,13 @@
 # Brings the real services that tests run against, and says what and why. Run again, it does nothing. Nothing is started.
 #
 #   services.sh              everything that is not there yet; what cannot be had is said, and is no failure
-#   services.sh has NAME     kafka, redis or clickhouse: exit 0, or 1 with the reason on standard output
+#   services.sh has NAME     kafka, redis, clickhouse or alertmanager: exit 0, or 1 with the reason on standard output
 #
 #   kafka       Apache Kafka's own jars, by Maven (43 MB); needs Java. With it `kcat`, a foreign client
 #   redis       Debian's redis-server
 #   clickhouse  the engine of ClickHouse 26.9 as a Python package (895 MB on disk), behind tests/services/clickhouse_http.py
+#
+#   alertmanager  Debian's prometheus-alertmanager
 #
 # Debian's packages are installed where this runs as root. The rest goes to the cache folder:
 # TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark.
@@ -28,6 +30,9 @@ missing() { # name
       [ -d "$kafka" ] || echo "Apache Kafka is not in $services (scripts/services.sh loads it)"
       ;;
     redis) command -v redis-server >/dev/null || echo "no redis-server (apt-get install redis-server)" ;;
+    alertmanager)
+      command -v prometheus-alertmanager >/dev/null || echo "no prometheus-alertmanager (apt-get install prometheus-alertmanager)"
+      ;;
     clickhouse) [ -d "$clickhouse" ] || echo "the ClickHouse engine is not in $services (scripts/services.sh loads it)" ;;
     *) echo "no service of the name $1" ;;
   esac
@@ -69,6 +74,7 @@ mkdir -p "$services"
 exec 9>"$services.lock"
 flock 9 # two set-ups at once: the second finds the work done
 need redis-server redis-server "the hot store of many hosts is tested with it" || true
+need prometheus-alertmanager prometheus-alertmanager "alerts are sent to a real one" || true
 need kcat kcat "a foreign client of Kafka" || true
 load_kafka || say "Apache Kafka could not be loaded: what needs it is not tested"
 load_clickhouse || say "the ClickHouse engine could not be loaded: what needs it is not tested"

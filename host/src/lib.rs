@@ -6,6 +6,7 @@ pub mod engine;
 pub mod telemetry;
 pub mod web;
 
+pub mod alert;
 pub mod anomaly;
 pub mod catalog;
 pub mod ingest;

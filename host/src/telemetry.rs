@@ -25,6 +25,23 @@ pub struct ByPartition {
     pub partition: u32,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByTarget {
+    pub target: String,
+}
+
+/// Who is told of anomalies.
+pub struct AlertTelemetry {
+    pub firing: Family<ByTarget, Gauge>,
+    pub sent: Family<ByTarget, Counter>,
+    pub failures: Family<ByTarget, Counter>,
+    /// Series that rules did not judge, or that had no room, once a look.
+    pub series_over_limit: Counter,
+    /// Rules that could not be asked, once a look.
+    pub rules_failed: Counter,
+    pub look_seconds: Histogram,
+}
+
 /// Kafka as the log.
 #[derive(Default)]
 pub struct KafkaTelemetry {
@@ -144,6 +161,7 @@ pub struct Telemetry {
     pub serve: ServeTelemetry,
     pub reload: ReloadTelemetry,
     pub plugins: PluginTelemetry,
+    pub alerts: AlertTelemetry,
 }
 
 /// 0.1 ms to 13 s.
@@ -187,6 +205,14 @@ impl Default for Telemetry {
             },
             reload: ReloadTelemetry::default(),
             plugins: PluginTelemetry::default(),
+            alerts: AlertTelemetry {
+                firing: Family::default(),
+                sent: Family::default(),
+                failures: Family::default(),
+                series_over_limit: Counter::default(),
+                rules_failed: Counter::default(),
+                look_seconds: seconds(),
+            },
         };
         telemetry.register();
         telemetry
@@ -203,7 +229,7 @@ impl Telemetry {
     }
 
     fn register(&mut self) {
-        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, plugins } = self;
+        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, plugins, alerts } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -305,6 +331,24 @@ impl Telemetry {
         registry.register("plugin_rows", "Rows handed to a plugin", plugins.rows.clone());
         registry.register("plugin_traps", "Calls that trapped or ran out of a limit", plugins.traps.clone());
         registry.register("plugin_quarantined", "1 while a plugin is quarantined", plugins.quarantined.clone());
+        alerts.register(registry);
+    }
+}
+
+impl AlertTelemetry {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("alerts_firing", "Alerts that fire, by who is told of them", self.firing.clone());
+        registry.register("alert_messages", "Messages that a target has taken", self.sent.clone());
+        registry.register("alert_failures", "Messages that a target has not taken", self.failures.clone());
+        let over = "Series that rules did not judge, or that had no room among the alerts, once a look";
+        registry.register("alert_series_over_limit", over, self.series_over_limit.clone());
+        registry.register(
+            "alert_rules_failed",
+            "Rules that could not be asked, once a look",
+            self.rules_failed.clone(),
+        );
+        let look = "Asking all rules whose anomalies are told";
+        registry.register_with_unit("alert_look", look, Unit::Seconds, self.look_seconds.clone());
     }
 }
 

@@ -17,6 +17,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("plugin", &["engine", "time"]),
     ("store", &["engine", "time"]),
     ("anomaly", &["engine", "time"]),
+    ("alert", &["engine", "time"]),
     ("serve", &["engine", "time"]),
     ("settings", &["time"]),
     ("runtime", BELOW_RUNTIME),
@@ -25,7 +26,7 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 const BELOW_RUNTIME: &[&str] =
-    &["anomaly", "catalog", "engine", "ingest", "plugin", "serve", "settings", "store", "time", "web"];
+    &["alert", "anomaly", "catalog", "engine", "ingest", "plugin", "serve", "settings", "store", "time", "web"];
 
 /// Siblings that meet in data all the same, by the longer path.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -34,6 +35,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("serve", "store", "through its traits and their data; see STORE_INSIDES"),
     ("serve", "anomaly", "answers carry verdicts"),
     ("anomaly", "catalog::definitions", "a rule is a definition"),
+    ("alert", "catalog::definitions", "who is told of what is a definition"),
+    ("alert", "anomaly", "an alert is made of verdicts"),
 ];
 
 /// Implementations of the stores' traits: nobody but the runtime names one.
@@ -46,8 +49,9 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("sqlparser", &["catalog"]),
     ("fjall", &["store"]),
     ("rdkafka::", &["ingest"]),
-    ("tokio", &["cli", "ingest", "runtime", "serve", "store/clickhouse", "web", "main"]),
+    ("tokio", &["alert", "cli", "ingest", "runtime", "serve", "store/clickhouse", "web", "main"]),
     ("clickhouse::Client", &["store/clickhouse"]),
+    ("hyper_util::client", &["alert"]),
     ("axum", &["ingest", "runtime", "serve", "web"]),
     ("anyhow", &["cli", "main", "runtime"]),
 ];

@@ -20,13 +20,14 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Home {
     folder: tempfile::TempDir,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Home {
     pub fn new(definitions: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("plugins"))?;
-        let home = Self { folder, flags: Vec::new() };
+        let home = Self { folder, flags: Vec::new(), environment: Vec::new() };
         std::fs::write(home.metrics(), definitions)?;
         Ok(home)
     }
@@ -34,6 +35,12 @@ impl Home {
     /// More flags for every start.
     pub fn with_flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(ToString::to_string));
+        self
+    }
+
+    /// One more variable for every start.
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -61,6 +68,7 @@ impl Home {
             .args(&self.flags)
             // The end of the log is to say what happened.
             .env("RUST_BACKTRACE", "0")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)

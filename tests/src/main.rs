@@ -1,5 +1,6 @@
 //! All tests that look at Tidemark from outside: one binary, one list. `cargo test -p tidemark-tests -- FILTER` runs a part of it.
 
+mod alerts;
 mod author;
 mod binary;
 mod clickhouse;
@@ -27,6 +28,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let suites: &[fn() -> Vec<Trial>] = &[
+        alerts::trials,
         author::trials,
         clickhouse::trials,
         cluster::trials,

@@ -1,5 +1,6 @@
 //! Anomaly rules: built-in ones, and the judge that calls a rule or a plugin. Does not know where points come from.
 
+mod absent;
 mod memo;
 mod zscore;
 
@@ -21,6 +22,9 @@ pub struct Points<'a> {
     /// Steps that have a point, ascending, and their values; NaN is null.
     pub steps: &'a [u32],
     pub values: &'a [f64],
+    /// Steps whose window has an event, ascending, and how many steps a window is long; only where a rule judges by them.
+    pub events: &'a [u32],
+    pub window_steps: usize,
     /// Steps before this one are closed.
     pub closed: usize,
     /// What is not closed can only grow: it is judged against the upper bound alone.
@@ -58,6 +62,7 @@ pub fn judge(
     let mut judged = match rule {
         RuleKind::Zscore { threshold, baseline_ms } => zscore::judge(points, range, *threshold, *baseline_ms),
         RuleKind::Threshold { above, below } => judge_threshold(points, range, *above, *below),
+        RuleKind::Absent { for_ms, baseline_ms } => absent::judge(points, range, *for_ms, *baseline_ms),
         RuleKind::Plugin { detector, .. } => memo.judge(detector, points, range, calls_max),
     };
     if points.grows {
@@ -89,7 +94,7 @@ pub(crate) mod tests {
     use crate::time::{HOUR_MS, MINUTE_MS};
 
     pub fn points<'a>(steps: &'a [u32], values: &'a [f64], closed: usize, grows: bool) -> Points<'a> {
-        Points { labels: &[], from: 0, step_ms: MINUTE_MS, steps, values, closed, grows }
+        Points { labels: &[], from: 0, step_ms: MINUTE_MS, steps, values, events: &[], window_steps: 1, closed, grows }
     }
 
     fn anomalous(rule: &RuleKind, points: &Points) -> Vec<u32> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::canonical::{Meaning, identity, predicate_fields, slot_fields};
-use super::definitions::{Definitions, DimensionDefinition, MetricDefinition, MetricKind, PluginUse, ValueShape};
+use super::definitions::{
+    Definitions, DimensionDefinition, MetricDefinition, MetricKind, Notify, PluginUse, ValueShape,
+};
 use super::enrichment::Enrich;
 use super::expression::{Fields, Funnel, Leaf};
 use super::metrics::Shape;
@@ -25,10 +27,11 @@ pub struct Parts<'a> {
     pub fields: Fields,
     pub enrichments: Vec<Enrich>,
     pub rules: Vec<rules::Loaded>,
+    pub notify: Vec<Notify>,
 }
 
 pub fn compile(parts: Parts<'_>) -> Definitions {
-    let Parts { text, spec, shapes, fields, enrichments, rules } = parts;
+    let Parts { text, spec, shapes, fields, enrichments, rules, notify } = parts;
     let mut compiler = Compiler { fields, filters: Vec::new(), groups: Vec::new(), metrics: Vec::new() };
     let event = compiler.event(&spec.event);
     let dimensions = compiler.dimensions(&spec);
@@ -55,6 +58,7 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
             .map(|d| DimensionDefinition { name: d.name.clone(), field: d.path.to_string(), limit: d.limit })
             .collect(),
         rules: rules.into_iter().map(|loaded| loaded.rule).collect(),
+        notify,
         plugin_uses,
     }
 }

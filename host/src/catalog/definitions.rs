@@ -20,6 +20,8 @@ pub struct Definitions {
     /// Names of metrics.
     pub headline: Vec<String>,
     pub rules: Vec<AnomalyRule>,
+    /// Who is told of anomalies, in the order of the file.
+    pub notify: Vec<Notify>,
     pub plugin_uses: Vec<PluginUse>,
 }
 
@@ -125,6 +127,11 @@ pub enum RuleKind {
         above: Option<f64>,
         below: Option<f64>,
     },
+    /// No event for `for_ms`, in a series that had some in the `baseline_ms` before.
+    Absent {
+        for_ms: Millis,
+        baseline_ms: Millis,
+    },
     Plugin {
         plugin: String,
         detector: Arc<dyn Detector>,
@@ -137,8 +144,14 @@ impl RuleKind {
         match self {
             Self::Zscore { .. } => "zscore",
             Self::Threshold { .. } => "threshold",
+            Self::Absent { .. } => "absent",
             Self::Plugin { plugin, .. } => plugin,
         }
+    }
+
+    /// It judges by where there was an event, not by values.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent { .. })
     }
 
     /// How much of a series before a point it takes to judge the point.
@@ -146,8 +159,55 @@ impl RuleKind {
         match self {
             Self::Zscore { baseline_ms, .. } => *baseline_ms,
             Self::Threshold { .. } => 0,
+            Self::Absent { for_ms, baseline_ms } => for_ms + baseline_ms,
             Self::Plugin { detector, .. } => detector.lookback_ms(),
         }
+    }
+}
+
+/// Somebody who is told of anomalies.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Key of its table.
+    pub name: String,
+    pub kind: TargetKind,
+    /// http or https. May hold a secret: never to be shown whole.
+    pub url: url::Url,
+    /// Indexes into `Definitions::metrics`; `None`: all that are judged.
+    pub when: Option<Vec<usize>>,
+    /// Only what lasts so long.
+    pub for_ms: Millis,
+    /// What still lasts is told again after this time. An Alertmanager sees to that itself.
+    pub repeat_ms: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetKind {
+    Webhook,
+    Alertmanager,
+    Slack,
+}
+
+impl TargetKind {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Alertmanager => "alertmanager",
+            Self::Slack => "slack",
+        }
+    }
+}
+
+impl Notify {
+    /// Whether it is told of anomalies of this metric.
+    pub fn wants(&self, metric: usize) -> bool {
+        self.when.as_ref().is_none_or(|when| when.contains(&metric))
+    }
+
+    /// The address without what may be secret in it.
+    pub fn server(&self) -> String {
+        self.url.origin().ascii_serialization()
     }
 }
 

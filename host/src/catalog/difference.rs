@@ -63,6 +63,7 @@ fn describe_rule(definitions: &Definitions, rule: &AnomalyRule) -> String {
     let kind = match &rule.kind {
         RuleKind::Zscore { threshold, baseline_ms } => format!("zscore {threshold} {baseline_ms}"),
         RuleKind::Threshold { above, below } => format!("threshold {above:?} {below:?}"),
+        RuleKind::Absent { for_ms, baseline_ms } => format!("absent {for_ms} {baseline_ms}"),
         RuleKind::Plugin { plugin, .. } => {
             let key = format!("anomalies.{}", rule.name);
             let found = definitions.plugin_uses.iter().find(|used| used.table == key);

@@ -47,12 +47,6 @@ fn key_of(field: &'static str) -> &'static str {
 fn refuse_key(key: &At<String>, known: &[&str], problems: &mut Problems) {
     let has = |name: &str| known.contains(&name);
     match key.value.as_str() {
-        "notify" if has("metrics") => {
-            problems
-                .add(&key.span, "`notify` is not supported yet")
-                .expected("no such table")
-                .help("it comes in a later version");
-        }
         "where" if has("value") => {
             problems
                 .add(&key.span, "unknown key `where`")
@@ -80,6 +74,8 @@ table! {
         page: PageTable,
         /// Anomaly rules: the key is the metric, or `metric` names it.
         anomalies: Named<AnomalyTable>,
+        /// Who is told of anomalies.
+        notify: Named<NotifyTable>,
     }
 }
 
@@ -221,7 +217,7 @@ table! {
         /// The metric it judges. Default: the metric of the rule's name.
         metric: String,
         /// A built-in rule.
-        #[schemars(extend("enum" = ["zscore", "threshold"]))]
+        #[schemars(extend("enum" = ["zscore", "threshold", "absent"]))]
         rule: String,
         /// A detector plugin.
         #[schemars(regex(pattern = NAME_PATTERN))]
@@ -230,7 +226,9 @@ table! {
         by: List<String>,
         /// `zscore`: standard deviations. Default 2.0.
         threshold: f64,
-        /// `zscore`: how much before a point is looked at, from 1h to 7d. Default 24h.
+        /// `absent`: so long without an event, in whole minutes from 1m to 24h.
+        r#for: Period,
+        /// `zscore`: how much before a point is looked at; `absent`: a series with an event in that time is missed. From 1h to 7d. Default 24h.
         baseline: Period,
         /// `threshold`: a value above this is an anomaly.
         above: f64,
@@ -238,6 +236,28 @@ table! {
         below: f64,
         /// A plugin's settings.
         config: Config,
+    }
+}
+
+table! {
+    /// Who is told of anomalies: exactly one of `webhook`, `alertmanager` and `slack`.
+    #[schemars(extend("oneOf" = [{"required": ["webhook"]}, {"required": ["alertmanager"]}, {"required": ["slack"]}]))]
+    NotifyTable, "a table with one of `webhook`, `alertmanager` and `slack`" {
+        /// An address that is sent JSON by POST.
+        #[schemars(regex(pattern = "^https?://"))]
+        webhook: String,
+        /// An Alertmanager, as `http://127.0.0.1:9093`.
+        #[schemars(regex(pattern = "^https?://"))]
+        alertmanager: String,
+        /// An incoming webhook of Slack, or of what is compatible with it.
+        #[schemars(regex(pattern = "^https?://"))]
+        slack: String,
+        /// Anomalies of these metrics. Default: all.
+        when: List<String>,
+        /// Only anomalies that last as long, up to 24h. Default: all.
+        r#for: Period,
+        /// What still lasts is told again after this time, 1m to 30d. Default 4h.
+        repeat: Period,
     }
 }
 

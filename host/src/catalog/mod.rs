@@ -1,4 +1,4 @@
-//! `metrics.toml` to `Definitions`: as typed (`file`), valid (`spec`, `expression`, `metrics`, `enrichment`, `rules`),
+//! `metrics.toml` to `Definitions`: as typed (`file`), valid (`spec`, `expression`, `metrics`, `enrichment`, `rules`, `notify`),
 //! compiled (`compile`). Knows no HTTP, no stores and no WebAssembly: plugins come through a trait.
 
 pub mod definitions;
@@ -14,6 +14,7 @@ mod expression;
 
 mod enrichment;
 mod metrics;
+mod notify;
 mod rules;
 
 mod canonical;
@@ -67,11 +68,12 @@ fn definitions(text: &str, plugins: &dyn Plugins, problems: &mut Problems) -> Op
     metrics::check_headline(&spec, &shapes, problems);
     let enrichments = enrichment::load(&file, plugins, problems);
     let rules = rules::load(&file, &spec, &shapes, plugins, problems);
+    let notify = notify::check(&file, &spec, problems);
     if !problems.is_empty() {
         return None;
     }
     let shapes = shapes.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(compile::compile(compile::Parts { text, spec, shapes, fields, enrichments, rules }))
+    Some(compile::compile(compile::Parts { text, spec, shapes, fields, enrichments, rules, notify }))
 }
 
 /// Dimensions that read a field of another name. We cannot know which fields events have, so such a name means the
@@ -84,6 +86,6 @@ fn aliases(file: &file::File, spec: &spec::Spec) -> HashMap<String, Vec<String>>
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,18 @@
 //! Anomaly rules: `[anomalies]` checked against the metrics they judge, detectors loaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::definitions::{AnomalyRule, RuleKind};
 use super::diagnostic::{Problems, Span};
 use super::enrichment::{check_plugin, plugin_problem};
 use super::file::{AnomalyTable, File};
 use super::metrics::Shape;
-use super::read::{At, Entry, Given, check_name};
+use super::read::{At, Entry, Given, check_name, period_text};
 use super::spec::{Spec, bounded, by, find_metric, named};
 use crate::engine::extension::{Fault, Plugins};
-use crate::time::{DAY_MS, HOUR_MS};
+use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, Millis};
 
-const BUILT_IN: [&str; 2] = ["zscore", "threshold"];
+const BUILT_IN: [&str; 3] = ["zscore", "threshold", "absent"];
 const THRESHOLD_DEFAULT: f64 = 2.0;
 pub const RULES_MAX: usize = 1_000;
 
@@ -65,8 +65,36 @@ fn rule(
     }
     let by = judged_by(table, metric, spec, shapes, problems);
     let kind = kind(name, table, plugins, problems);
+    if let (Some((RuleKind::Absent { for_ms, .. }, _)), Some(metric)) = (&kind, metric) {
+        check_silence(table, *for_ms, &spec.metrics[metric].name.value, longest_window(metric, spec, shapes), problems);
+    }
     let (kind, digest) = kind?;
     Some(Loaded { rule: AnomalyRule { name: name.value.clone(), metric: metric?, by: by?, kind }, digest })
+}
+
+/// A window holds the events of all its minutes: silence is not seen before it is empty.
+fn check_silence(table: &AnomalyTable, for_ms: Millis, metric: &str, window_ms: Millis, problems: &mut Problems) {
+    if let Some(at) = table.r#for.get().filter(|_| for_ms < window_ms) {
+        let window = period_text(window_ms);
+        problems
+            .add(&at.span, format!("a point of `{metric}` looks back over {window}: it cannot show so short a silence"))
+            .expected(format!("at least {window}"))
+            .help("or a metric with a shorter window, as `count()`");
+    }
+}
+
+/// A metric made of metrics looks back as far as the one of its parts that looks back furthest.
+fn longest_window(metric: usize, spec: &Spec, shapes: &[Option<Shape>]) -> Millis {
+    let (mut left, mut seen, mut longest) = (vec![metric], HashSet::new(), 0);
+    while let Some(id) = left.pop() {
+        match &shapes[id] {
+            Some(shape) if shape.is_composite() => {
+                left.extend(shape.expression.parts.iter().map(|part| part.0).filter(|id| seen.insert(*id)));
+            }
+            _ => longest = longest.max(spec.metrics[id].window_ms),
+        }
+    }
+    longest
 }
 
 fn find_metric_of_rule(name: &At<String>, spec: &Spec, problems: &mut Problems) -> Option<usize> {
@@ -123,7 +151,7 @@ fn kind(
         (Given::Absent, Given::Absent) => {
             problems
                 .add(&name.span, format!("`anomalies.{}` has no rule", name.value))
-                .expected("`rule = \"zscore\"`, `rule = \"threshold\"` or `plugin = \"…\"`");
+                .expected("`rule = \"zscore\"`, `rule = \"threshold\"`, `rule = \"absent\"` or `plugin = \"…\"`");
             None
         }
         (Given::Value(rule, _), Given::Absent) => built_in(rule, table, problems).map(|kind| (kind, None)),
@@ -141,11 +169,14 @@ fn refuse(rule: &str, keys: &[(&str, Option<Span>)], has: &str, problems: &mut P
 
 fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) -> Option<RuleKind> {
     let config = ("config", table.config.key());
-    let zscore = [("threshold", table.threshold.key()), ("baseline", table.baseline.key()), config.clone()];
-    let threshold = [("above", table.above.key()), ("below", table.below.key()), config];
+    let lasts = ("for", table.r#for.key());
+    let zscore = [("threshold", table.threshold.key()), ("baseline", table.baseline.key())];
+    let threshold = [("above", table.above.key()), ("below", table.below.key())];
+    let keys = |keys: &[&[(&'static str, Option<Span>)]]| keys.concat();
     match rule.value.as_str() {
         "zscore" => {
-            refuse(&rule.value, &threshold, "one of `metric`, `by`, `threshold`, `baseline`", problems);
+            let others = keys(&[&threshold, &[lasts, config]]);
+            refuse(&rule.value, &others, "one of `metric`, `by`, `threshold`, `baseline`", problems);
             let beyond = table.threshold.value_or(THRESHOLD_DEFAULT);
             if let (Some(at), false) = (table.threshold.get(), beyond > 0.0) {
                 problems
@@ -156,7 +187,8 @@ fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) ->
             Some(RuleKind::Zscore { threshold: beyond, baseline_ms })
         }
         "threshold" => {
-            refuse(&rule.value, &zscore, "one of `metric`, `by`, `above`, `below`", problems);
+            let others = keys(&[&zscore, &[lasts, config]]);
+            refuse(&rule.value, &others, "one of `metric`, `by`, `above`, `below`", problems);
             let (above, below) = (table.above.value(), table.below.value());
             if table.above.is_absent() && table.below.is_absent() {
                 problems.add(&rule.span, "a `threshold` without a bound").expected("`above = …`, `below = …` or both");
@@ -171,11 +203,19 @@ fn built_in(rule: &At<String>, table: &AnomalyTable, problems: &mut Problems) ->
             Some(RuleKind::Threshold { above, below })
         }
         "absent" => {
-            problems
-                .add(&rule.span, "the rule `absent` is not supported yet")
-                .expected(super::diagnostic::one_of(BUILT_IN))
-                .help("it comes in a later version");
-            None
+            let others = keys(&[&zscore[..1], &threshold, &[config]]);
+            refuse(&rule.value, &others, "one of `metric`, `by`, `for`, `baseline`", problems);
+            if table.r#for.is_absent() {
+                problems
+                    .add(&rule.span, "`absent` without a time")
+                    .expected("`for = \"5m\"`: so long without an event");
+            }
+            let for_ms = bounded("for", &table.r#for, (MINUTE_MS, DAY_MS), MINUTE_MS, problems);
+            if let Some(at) = table.r#for.get().filter(|_| for_ms % MINUTE_MS != 0) {
+                problems.add(&at.span, "silence is seen by the minute").expected("whole minutes from 1m to 24h");
+            }
+            let baseline_ms = bounded("baseline", &table.baseline, (HOUR_MS, 7 * DAY_MS), DAY_MS, problems);
+            table.r#for.get().map(|_| RuleKind::Absent { for_ms, baseline_ms })
         }
         other => {
             problems
@@ -199,6 +239,7 @@ fn detector(
         ("baseline", table.baseline.key()),
         ("above", table.above.key()),
         ("below", table.below.key()),
+        ("for", table.r#for.key()),
     ];
     for (key, span) in &keys {
         if let Some(span) = span {

@@ -11,6 +11,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::alerts::{self, Watcher};
 use super::hot::Hot;
 use super::log::{Log, Reading};
 use super::raw::Raw;
@@ -21,6 +22,7 @@ use super::tick::{HISTORY_LEASE_MS, Since, Ticker};
 use super::waiting::HistoryWaiting;
 use super::watch::Watch;
 use super::{demo_feed, log, raw};
+use crate::alert::Alerts;
 use crate::catalog::definitions::Active;
 use crate::catalog::diagnostic::Diagnostic;
 use crate::ingest::journal::JournalSettings;
@@ -87,6 +89,7 @@ pub struct Host {
     pub status: Arc<Status>,
     pub services: Arc<Services>,
     pub router: Router,
+    watcher: Arc<Watcher>,
     log: Arc<Log>,
     reading: Reading,
     keeper: Arc<Keeper>,
@@ -159,6 +162,8 @@ impl Host {
             astray: AtomicBool::new(false),
         });
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));
+        let (place, lease) = alerts::place(&ticker.hot, &embedded, settings.serve.refresh_ms);
+        let alerts = Alerts::new(place, clock.clone(), telemetry.clone());
         let status = Arc::new(Status {
             tick_ms: settings.tick_ms,
             started_at: clock.now(),
@@ -169,6 +174,7 @@ impl Host {
             telemetry: telemetry.clone(),
             ticker: ticker.clone(),
             totals: shards.totals.clone(),
+            alerts: alerts.clone(),
             recovered: AtomicBool::new(false),
             failures: Mutex::default(),
             history: Mutex::default(),
@@ -182,6 +188,7 @@ impl Host {
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
         let events = if roles.ingest { http::router(door) } else { serve::elsewhere(http::PATHS, "ingest") };
+        let watcher = Arc::new(Watcher::new(alerts, services.clone(), status.clone(), lease));
         let router = serve::router(services.clone(), events, roles.serve);
         Ok(Self {
             clock,
@@ -190,6 +197,7 @@ impl Host {
             status,
             services,
             router,
+            watcher,
             log,
             reading,
             keeper,
@@ -231,6 +239,11 @@ impl Host {
         Ok(outcome?)
     }
 
+    /// Asks the rules whose anomalies are told. What is to be told goes out while the host runs.
+    pub fn look(&self) {
+        self.watcher.look(self.clock.now());
+    }
+
     /// Applies definitions and plugins that have changed.
     pub fn reload(&self) {
         reload(&self.keeper, &self.services, &self.clock);
@@ -266,6 +279,9 @@ impl Host {
         });
         let ticks = tokio::spawn(ticks(host.clone(), stopped.clone()));
         let refreshes = tokio::spawn(refreshes(host.clone(), refresh_ms, stopped.clone()));
+        // Without a copy of the state there is nothing to ask.
+        let sees = host.roles.work || host.roles.serve;
+        let telling = sees.then(|| tokio::spawn(alerts::run(host.watcher.clone(), refresh_ms, stopped.clone())));
         let raw = tokio::spawn(raw_events(host.clone(), stopped.clone()));
         let caught_up = tokio::spawn(catch_up(host.clone(), stopped));
         let failure = tokio::select! {
@@ -275,7 +291,9 @@ impl Host {
         tracing::info!("stopping: no more events are taken, what was taken is finished");
         let _ = stopping.send(true);
         host.services.live.close();
-        for task in [Some(server), demo, Some(ticks), Some(refreshes), Some(raw), Some(caught_up)].into_iter().flatten()
+        for task in [Some(server), demo, telling, Some(ticks), Some(refreshes), Some(raw), Some(caught_up)]
+            .into_iter()
+            .flatten()
         {
             // A task that failed has said so; the others are to end all the same.
             let _ = task.await;

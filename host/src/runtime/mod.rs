@@ -1,5 +1,6 @@
 //! Wires it all: shard threads, the log, the tick, checkpoints, reload.
 
+mod alerts;
 mod border;
 pub mod demo;
 mod demo_feed;

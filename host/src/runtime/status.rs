@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::log::Log;
 use super::shards::Totals;
 use super::tick::Ticker;
+use crate::alert::Alerts;
 use crate::catalog::definitions::Active;
 use crate::plugin::{Registry, State};
 use crate::serve::{Host, HostStatus, PluginStatus};
@@ -30,6 +31,7 @@ pub struct Status {
     pub telemetry: Arc<Telemetry>,
     pub ticker: Arc<Ticker>,
     pub totals: Arc<Totals>,
+    pub alerts: Arc<Alerts>,
     /// Set when all that was acknowledged before the start is visible.
     pub recovered: AtomicBool,
     /// Why the last tick, the last checkpoint failed.
@@ -132,6 +134,10 @@ impl Host for Status {
             duplicates_total: self.totals.duplicates.load(Relaxed),
             lag_ms: (now - self.ticker.visible.load(Relaxed)).max(0),
         }
+    }
+
+    fn alerts(&self) -> serde_json::Value {
+        self.alerts.status()
     }
 
     fn impaired(&self) -> Vec<String> {

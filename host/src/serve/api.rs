@@ -155,6 +155,10 @@ pub async fn plugins(State(services): State<Arc<Services>>) -> Json<Value> {
     Json(json!({"plugins": services.host.plugins()}))
 }
 
+pub async fn alerts(State(services): State<Arc<Services>>) -> Json<Value> {
+    Json(services.host.alerts())
+}
+
 pub async fn rejects(
     State(services): State<Arc<Services>>,
     RawQuery(query): RawQuery,

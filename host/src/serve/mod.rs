@@ -49,6 +49,10 @@ pub trait Host: Send + Sync {
     fn status(&self) -> HostStatus;
     /// Everything acknowledged before the start is visible, and writing works; else what is wrong.
     fn ready(&self) -> Result<(), String>;
+    /// Who is told of anomalies, and of what; as `GET /v1/alerts` shows it.
+    fn alerts(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
     /// What does not work, though the host is ready.
     fn impaired(&self) -> Vec<String> {
         Vec::new()
@@ -127,6 +131,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
     let about = Router::new()
         .route("/v1/definitions", get(api::definitions))
         .route("/v1/plugins", get(api::plugins))
+        .route("/v1/alerts", get(api::alerts))
         .route("/v1/rejects", get(api::rejects))
         .route("/v1/status", get(api::status))
         .route("/metrics", get(api::open_metrics));

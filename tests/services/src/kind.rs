@@ -1,4 +1,4 @@
-//! The three services: whether they can be had, how they are started, how one knows that they answer.
+//! The services: whether they can be had, how they are started, how one knows that they answer.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,6 +17,8 @@ pub enum Kind {
     Kafka,
     Redis,
     ClickHouse,
+    /// Its further argument: the webhook that it tells.
+    Alertmanager,
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +27,7 @@ impl fmt::Display for Kind {
             Self::Kafka => "Kafka",
             Self::Redis => "Redis",
             Self::ClickHouse => "ClickHouse",
+            Self::Alertmanager => "Alertmanager",
         })
     }
 }
@@ -38,6 +41,7 @@ pub fn missing(kind: Kind) -> Option<String> {
         Kind::Kafka => "kafka",
         Kind::Redis => "redis",
         Kind::ClickHouse => "clickhouse",
+        Kind::Alertmanager => "alertmanager",
     };
     let output = match Command::new(root().join("scripts/services.sh")).args(["has", name]).output() {
         Ok(output) => output,
@@ -97,6 +101,7 @@ impl Kind {
                 command.args(["--port", &port.to_string()]).arg("--path").arg(data).args(more);
                 Ok(command)
             }
+            Self::Alertmanager => alertmanager(folder, port, more),
         }
     }
 
@@ -105,6 +110,7 @@ impl Kind {
             Self::Kafka => kafka_has_broker(port, within),
             Self::Redis => Ok(talk(port, within, b"PING\r\n", 5)? == b"+PONG"),
             Self::ClickHouse => Ok(talk(port, within, b"GET /ping HTTP/1.0\r\n\r\n", 12)?.ends_with(b" 200")),
+            Self::Alertmanager => Ok(talk(port, within, b"GET /-/ready HTTP/1.0\r\n\r\n", 12)?.ends_with(b" 200")),
         };
         ask().unwrap_or(false)
     }
@@ -127,6 +133,21 @@ fn kafka_has_broker(port: u16, within: Duration) -> Result<bool> {
     // Length, correlation, number of brokers.
     let answer = talk(port, within, &request, 12)?;
     Ok(answer[4..8] == [0, 0, 0, 7] && answer[8..12] != [0, 0, 0, 0])
+}
+
+/// Alone, and without its usual pauses before it tells.
+fn alertmanager(folder: &Path, port: u16, more: &[String]) -> Result<Command> {
+    let configuration = folder.join("alertmanager.yml");
+    let webhooks: String = more.iter().map(|url| format!("    webhook_configs: [{{ url: '{url}' }}]\n")).collect();
+    let text = format!(
+        "route: {{ receiver: test, group_by: ['...'], group_wait: 0s, group_interval: 1s }}\nreceivers:\n  - name: test\n{webhooks}"
+    );
+    std::fs::write(&configuration, text)?;
+    let mut command = dies_with_us("prometheus-alertmanager");
+    command.arg(format!("--config.file={}", configuration.display()));
+    command.arg(format!("--storage.path={}", folder.join("data").display()));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--cluster.listen-address=");
+    Ok(command)
 }
 
 /// One node that is broker and controller.

@@ -1,4 +1,4 @@
-//! Real Kafka, Redis and ClickHouse for tests: each on free loopback ports in a temporary folder of its own, started, stopped,
+//! Real Kafka, Redis, ClickHouse and Alertmanager for tests: each on free loopback ports in a temporary folder of its own, started, stopped,
 //! killed, frozen, and started again on the same port and data. What is started ends when it is dropped, and with this process
 //! however that ends. Knows nothing of Tidemark. `scripts/services.sh` brings the programs.
 //!
@@ -27,7 +27,7 @@ const PORTS_TRIED: usize = 5;
 /// A service that is running, or was.
 pub struct Service {
     kind: Kind,
-    /// Arguments, or for Kafka lines of `server.properties`, beyond the usual ones.
+    /// Arguments, or for Kafka lines of `server.properties`, or for Alertmanager its webhook, beyond the usual ones.
     more: Vec<String>,
     folder: tempfile::TempDir,
     pub port: u16,

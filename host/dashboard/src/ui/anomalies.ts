@@ -87,7 +87,7 @@ export class Anomalies {
     const labels = Object.values(e.labels).map(valueText).join(", ");
     const w = e.worst;
     const expected = w.expected === null ? null : `expected ${short(w.expected, e.metric)}`;
-    const away = w.score === null ? null : `score ${compact(Math.abs(w.score))}`;
+    const away = w.score === null ? null : w.rule === "absent" ? `no event for ${duration(w.score * MINUTE)}` : `score ${compact(Math.abs(w.score))}`;
     const length = e.to - e.from;
     const choose = (): void => this.#choose(e);
     return h(

@@ -52,6 +52,7 @@ impl Host {
             dimensions: old.dimensions.clone(),
             headline: old.headline.clone(),
             rules: old.rules.clone(),
+            notify: vec![],
             plugin_uses: vec![],
         };
         change(&mut definitions);

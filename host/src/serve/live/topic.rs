@@ -10,6 +10,7 @@ use super::frame::{Body, DeltaWriter, snapshot};
 use super::request::TopicKey;
 use crate::anomaly::Judged;
 use crate::catalog::definitions::{Active, AnomalyRule, RuleKind};
+use crate::serve::query::answer::has_band;
 use crate::serve::query::bind::{Bound, bind};
 use crate::serve::query::view::{JudgedSeries, Span, View, rules_of};
 use crate::serve::query::{Evaluator, grid_of};
@@ -207,6 +208,9 @@ fn same_rules(a: &[AnomalyRule], b: &[AnomalyRule]) -> bool {
             a == b && x == y
         }
         (RuleKind::Threshold { above: a, below: x }, RuleKind::Threshold { above: b, below: y }) => a == b && x == y,
+        (RuleKind::Absent { for_ms: a, baseline_ms: x }, RuleKind::Absent { for_ms: b, baseline_ms: y }) => {
+            a == b && x == y
+        }
         (RuleKind::Plugin { detector: a, plugin: x }, RuleKind::Plugin { detector: b, plugin: y }) => {
             Arc::ptr_eq(a, b) && x == y
         }
@@ -309,7 +313,7 @@ fn write_changes(
         for judged in &rule.judged {
             let known = find(i64::from(judged.step) + shift);
             let known = known.filter(|known| known.value.to_bits() == judged.value.to_bits());
-            if known.is_none() && number == 0 {
+            if known.is_none() && number == 0 && has_band(judged) {
                 delta.band(index, grid.time(judged.step as usize), judged);
             }
             if judged.verdict.anomalous && known.is_none_or(|known| !known.verdict.anomalous) {

@@ -93,7 +93,7 @@ fn write_judgements(out: &mut Vec<u8>, grid: Grid, series: &JudgedSeries) {
     out.push(b']');
     if let Some(rule) = series.rules.first() {
         out.extend_from_slice(b",\"band\":[");
-        for (at, judged) in rule.judged.iter().enumerate() {
+        for (at, judged) in rule.judged.iter().filter(|judged| has_band(judged)).enumerate() {
             comma(out, at);
             out.push(b'[');
             json(out, &grid.time(judged.step as usize));
@@ -102,6 +102,12 @@ fn write_judgements(out: &mut Vec<u8>, grid: Grid, series: &JudgedSeries) {
         }
         out.push(b']');
     }
+}
+
+/// Whether there is anything to draw: silence has no bounds.
+pub fn has_band(judged: &Judged) -> bool {
+    let verdict = &judged.verdict;
+    [verdict.expected, verdict.lower, verdict.upper].iter().any(|value| value.is_finite())
 }
 
 /// `,expected,lower,upper`, to seven digits: they are for drawing.

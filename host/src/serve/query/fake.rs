@@ -189,6 +189,7 @@ impl World {
             digest: "d1".into(),
             headline: vec!["events".into()],
             rules: vec![],
+            notify: vec![],
             plugin_uses: vec![],
             dimensions: DIMENSIONS
                 .iter()

@@ -12,6 +12,7 @@ pub mod leaf;
 pub mod replay;
 pub mod request;
 pub mod view;
+pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod fake;

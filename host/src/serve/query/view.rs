@@ -1,6 +1,8 @@
 //! What a question's answer holds: the points of a range, and what the metric's anomaly rules say about them.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bind::{Bound, Subject};
 use super::combine::{Empty, POINTS_MAX, Progress, Series, combine};
@@ -93,42 +95,114 @@ pub fn view(
     }
     if !rules.is_empty() {
         // Before the range a series may have begun earlier than in it: judged as it is with its past.
-        let past = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Filled, usize::MAX)?;
-        let mut past = past.iter();
-        let calls_max = (PLUGIN_CALLS_MAX / series.len().max(1)).clamp(PLUGIN_CALLS_MIN, PLUGIN_CALLS_MAX / 2);
+        let all = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Filled, usize::MAX)?;
+        let asked =
+            Asked { bound, span: &span, progress, rules, memo, events: events(bound, leaves, &span, progress, rules)? };
+        let mut past = all.iter();
+        let calls_max = calls_max(series.len());
         for series in &mut series {
             let whole = past.find(|whole| whole.labels == series.points.labels).unwrap_or(&series.points);
-            series.rules = judgements(bound, whole, &span, progress, rules, memo, calls_max);
+            series.rules = asked.judgements(whole, calls_max);
         }
+        asked.add_silent(&mut series, &all);
     }
     Ok(View { by: bound.by.clone(), span, progress, seq, series })
 }
 
-fn judgements(
+/// Judges the series with the most points, at most `series_max`; gives how many there are more.
+pub fn judge_all(
     bound: &Bound,
-    whole: &Series,
+    leaves: &[&LeafAnswer],
     span: &Span,
     progress: Progress,
     rules: &[AnomalyRule],
     memo: &VerdictMemo,
-    calls_max: usize,
-) -> Vec<RuleJudgement> {
-    let grid = span.grid;
-    let points = Points {
-        labels: &whole.labels,
-        from: grid.from,
-        step_ms: grid.step_ms,
-        steps: &whole.steps,
-        values: &whole.values,
-        closed: progress.closed_steps(grid),
-        grows: bound.grows,
-    };
-    let judgement = |rule: &AnomalyRule| RuleJudgement {
-        label: rule.kind.label().to_owned(),
-        partial: matches!(rule.kind, RuleKind::Plugin { .. }),
-        judged: judge(&rule.kind, &points, span.range.clone(), memo, calls_max),
-    };
-    rules.iter().map(judgement).collect()
+    series_max: usize,
+) -> Result<(Vec<JudgedSeries>, usize), ApiError> {
+    let mut all = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Filled, usize::MAX)?;
+    let over = all.len().saturating_sub(series_max);
+    if over > 0 {
+        all.sort_by(|a, b| b.steps.len().cmp(&a.steps.len()).then_with(|| a.labels.cmp(&b.labels)));
+        all.truncate(series_max);
+    }
+    let calls_max = calls_max(all.len());
+    let asked = Asked { bound, span, progress, rules, memo, events: events(bound, leaves, span, progress, rules)? };
+    let judged = all.into_iter().map(|points| {
+        let rules = asked.judgements(&points, calls_max);
+        JudgedSeries { points, rules }
+    });
+    Ok((judged.collect(), over))
+}
+
+fn calls_max(series: usize) -> usize {
+    (PLUGIN_CALLS_MAX / series.max(1)).clamp(PLUGIN_CALLS_MIN, PLUGIN_CALLS_MAX / 2)
+}
+
+/// For each series the steps whose window has an event, where a rule asks for them.
+type Events = HashMap<Vec<Arc<str>>, Vec<u32>>;
+
+fn events(
+    bound: &Bound,
+    leaves: &[&LeafAnswer],
+    span: &Span,
+    progress: Progress,
+    rules: &[AnomalyRule],
+) -> Result<Events, ApiError> {
+    if !rules.iter().any(|rule| rule.kind.is_absent()) {
+        return Ok(Events::new());
+    }
+    let series = combine(bound, leaves, span.grid, 0..span.grid.steps, progress, Empty::Left, usize::MAX)?;
+    Ok(series.into_iter().map(|series| (series.labels, series.steps)).collect())
+}
+
+/// Rules, and by what they judge.
+struct Asked<'a> {
+    bound: &'a Bound,
+    span: &'a Span,
+    progress: Progress,
+    rules: &'a [AnomalyRule],
+    memo: &'a VerdictMemo,
+    events: Events,
+}
+
+impl Asked<'_> {
+    fn judgements(&self, whole: &Series, calls_max: usize) -> Vec<RuleJudgement> {
+        let grid = self.span.grid;
+        let longest_ms = self.bound.leaves.iter().map(|leaf| leaf.span_ms(grid.step_ms)).max().unwrap_or(grid.step_ms);
+        let points = Points {
+            labels: &whole.labels,
+            from: grid.from,
+            step_ms: grid.step_ms,
+            steps: &whole.steps,
+            values: &whole.values,
+            events: self.events.get(&whole.labels).map_or(&[], Vec::as_slice),
+            window_steps: (longest_ms / grid.step_ms) as usize,
+            closed: self.progress.closed_steps(grid),
+            grows: self.bound.grows,
+        };
+        let judgement = |rule: &AnomalyRule| RuleJudgement {
+            label: rule.kind.label().to_owned(),
+            partial: matches!(rule.kind, RuleKind::Plugin { .. }),
+            judged: judge(&rule.kind, &points, self.span.range.clone(), self.memo, calls_max),
+        };
+        self.rules.iter().map(judgement).collect()
+    }
+
+    /// A series that fell silent before the range has no point in it, and is shown all the same where it is missed.
+    fn add_silent(&self, series: &mut Vec<JudgedSeries>, all: &[Series]) {
+        if self.events.is_empty() {
+            return;
+        }
+        let shown: HashSet<Vec<Arc<str>>> = series.iter().map(|series| series.points.labels.clone()).collect();
+        for whole in all.iter().filter(|whole| !shown.contains(&whole.labels)) {
+            let rules = self.judgements(whole, PLUGIN_CALLS_MIN);
+            if rules.iter().any(|rule| rule.judged.iter().any(|judged| judged.verdict.anomalous)) {
+                let points = Series { labels: whole.labels.clone(), ..Series::default() };
+                series.push(JudgedSeries { points, rules });
+            }
+        }
+        series.sort_by(|a, b| a.points.labels.cmp(&b.points.labels));
+    }
 }
 
 impl View {

@@ -1,4 +1,4 @@
-//! Jobs that one host at a time does: writing history, dropping what is old.
+//! Jobs that one host at a time does: writing history, dropping what is old, telling of anomalies.
 
 use super::link::{Function, Link};
 use super::value;
@@ -14,6 +14,14 @@ pub struct Lease {
 impl Lease {
     pub fn new(job: &str, ms: u64) -> Self {
         Self { job: job.to_owned(), holder: format!("{:016x}", rand::random::<u64>()), ms }
+    }
+
+    pub fn job(&self) -> &str {
+        &self.job
+    }
+
+    pub fn holder(&self) -> &str {
+        &self.holder
     }
 
     /// The fencing number under which it is held; `None`: another host holds it. What is written under a lower number than

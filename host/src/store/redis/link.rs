@@ -29,6 +29,7 @@ pub enum Function {
     Begin,
     Bind,
     Raw,
+    Keep,
 }
 
 macro_rules! source {
@@ -37,7 +38,7 @@ macro_rules! source {
     };
 }
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     source!("hello.lua"),
     source!("place.lua"),
     source!("commit.lua"),
@@ -53,6 +54,7 @@ const SOURCES: [&str; 15] = [
     source!("begin.lua"),
     source!("bind.lua"),
     source!("raw.lua"),
+    source!("keep.lua"),
 ];
 
 pub struct Link {

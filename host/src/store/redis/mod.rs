@@ -23,6 +23,7 @@ mod readable;
 mod real_redis;
 mod shape;
 mod subscribe;
+mod told;
 mod translate;
 mod value;
 
