@@ -2,7 +2,7 @@
 # Brings what building and testing needs and is not there yet; says what and why. Run again, it does nothing.
 #
 #   setup.sh         what `make run` needs: compiler and linker, the page, the WebAssembly compiler, plugins, geo data
-#   setup.sh test    and what `make test` needs besides: a browser, the misbehaving plugins of the tests,
+#   setup.sh test    and what `make test` needs besides: a browser, promtool, the misbehaving plugins of the tests,
 #                    and the services that many hosts share: Kafka, Redis, ClickHouse
 #   setup.sh page    the page alone
 #
@@ -49,6 +49,7 @@ if [ "$what" = test ]; then
   scripts/plugins.sh hostile
   # Missing, they cost their suite, not the others: test.sh says so.
   need chromium chromium "the page is looked at in a real browser" || true
+  need promtool prometheus "the Prometheus API is asked by Prometheus' own client" || true
   [ -d tests/browser ] && packages tests/browser
   scripts/services.sh
 else

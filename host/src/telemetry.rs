@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const PLAIN_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Number = Gauge<f64, AtomicU64>;
 
@@ -228,6 +229,30 @@ impl Telemetry {
         text
     }
 
+    /// The older text format of Prometheus, which names a counter as its sample is named and has no units.
+    pub fn encode_plain(&self) -> String {
+        let text = self.encode();
+        let mut plain = String::with_capacity(text.len());
+        let mut help = "";
+        for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+            if let Some(about) = line.strip_prefix("# HELP ") {
+                help = about;
+                continue;
+            }
+            if let Some(counter) = line.strip_prefix("# TYPE ").and_then(|about| about.strip_suffix(" counter")) {
+                let about = help.strip_prefix(counter).unwrap_or_default();
+                plain += &format!("# HELP {counter}_total{about}\n# TYPE {counter}_total counter\n");
+                continue;
+            }
+            if line.starts_with("# TYPE ") {
+                plain += &format!("# HELP {help}\n");
+            }
+            plain += line;
+            plain.push('\n');
+        }
+        plain
+    }
+
     fn register(&mut self) {
         let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, plugins, alerts } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
@@ -384,5 +409,15 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+        let plain = telemetry.encode_plain();
+        for lines in [
+            "# HELP tidemark_ingest_body_bytes_total Bytes received.\n# TYPE tidemark_ingest_body_bytes_total counter\n\
+             tidemark_ingest_body_bytes_total 5\n",
+            "# HELP tidemark_lag_seconds Arrival to visible.\n# TYPE tidemark_lag_seconds gauge\ntidemark_lag_seconds 0.0\n",
+            "# TYPE tidemark_query_seconds histogram\n",
+        ] {
+            assert!(plain.contains(lines), "{lines} is missing in\n{plain}");
+        }
+        assert!(!plain.contains("# UNIT") && !plain.contains("# EOF"), "{plain}");
     }
 }

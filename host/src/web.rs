@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
 use serde_json::json;
 
 /// `{"error":{"code","message","help"}}`.
@@ -118,6 +119,15 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// The password of `Authorization: Basic …`, whoever the user is.
+pub fn basic_password(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    let encoded = scheme.eq_ignore_ascii_case("basic").then(|| encoded.trim())?;
+    let both = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).ok()?).ok()?;
+    both.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// The other end of the connection, in a request's extensions.

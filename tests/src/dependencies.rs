@@ -47,6 +47,7 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("wasmtime::", &["plugin"]),
     ("SystemTime", &["time"]),
     ("sqlparser", &["catalog"]),
+    ("rusty_promql_parser", &["serve/prometheus"]),
     ("fjall", &["store"]),
     ("rdkafka::", &["ingest"]),
     ("tokio", &["alert", "cli", "ingest", "runtime", "serve", "store/clickhouse", "web", "main"]),

@@ -145,6 +145,12 @@ impl Host {
         post(&self.agent, &self.url, body, headers)
     }
 
+    pub fn post_to(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer> {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        read(request.send(body)?)
+    }
+
     /// Posts lines that must all be accepted.
     pub fn send(&self, lines: &str) -> Result<()> {
         let answer = self.post(lines.as_bytes(), &[NDJSON])?;

@@ -15,6 +15,7 @@ mod inside;
 mod kafka;
 mod kill;
 mod outage;
+mod prometheus;
 mod raw;
 mod redis;
 mod reload;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         kafka::trials,
         kill::trials,
         outage::trials,
+        prometheus::trials,
         raw::trials,
         redis::trials,
         reload::trials,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -186,10 +186,15 @@ pub async fn status(State(services): State<Arc<Services>>) -> Json<Value> {
     }))
 }
 
-pub async fn open_metrics(State(services): State<Arc<Services>>) -> Response {
+pub async fn open_metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
     for plugin in services.host.plugins() {
         let quarantined = plugin.state == "quarantined";
         services.telemetry.plugins.set(&plugin.name, plugin.calls, plugin.rows, plugin.traps, quarantined);
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/plain") && !accept.contains("application/openmetrics-text") {
+        return ([(header::CONTENT_TYPE, telemetry::PLAIN_CONTENT_TYPE)], services.telemetry.encode_plain())
+            .into_response();
     }
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], services.telemetry.encode()).into_response()
 }

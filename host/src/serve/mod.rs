@@ -4,6 +4,7 @@ mod api;
 mod dashboard;
 pub mod listen;
 pub mod live;
+mod prometheus;
 pub mod query;
 pub mod rejects;
 
@@ -141,6 +142,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
         .route("/v1/dimensions/{name}", get(api::dimension));
     let readers = if serves { about.merge(served) } else { about };
     let readers = readers.route_layer(middleware::from_fn_with_state(services.clone(), readers_only));
+    let readers = if serves { readers.merge(prometheus::routes(services.clone())) } else { readers };
     let open = Router::new()
         // Browsers cannot set headers on a WebSocket: it looks for its key itself.
         .route("/v1/live", get(live::socket::open))
@@ -152,7 +154,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
         .route("/health/ready", get(api::health_ready))
         .merge(if serves { open } else { Router::new() })
         .with_state(services)
-        .merge(if serves { Router::new() } else { elsewhere(SERVED, "serve") })
+        .merge(if serves { Router::new() } else { elsewhere(&[SERVED, prometheus::PATHS].concat(), "serve") })
         .merge(events)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
