@@ -3,7 +3,7 @@
 #
 #   setup.sh         what `make run` needs: compiler and linker, the page, the WebAssembly compiler, plugins, geo data
 #   setup.sh test    and what `make test` needs besides: a browser, promtool, the misbehaving plugins of the tests,
-#                    and the services that many hosts share: Kafka, Redis, ClickHouse
+#                    the services that many hosts share (Kafka, Redis, ClickHouse), and other vendors' clients
 #   setup.sh page    the page alone
 #
 # Needs no root where the system packages are there. Caches: TIDEMARK_CACHE, else $XDG_CACHE_HOME/tidemark, else ~/.cache/tidemark.
@@ -52,6 +52,7 @@ if [ "$what" = test ]; then
   need promtool prometheus "the Prometheus API is asked by Prometheus' own client" || true
   [ -d tests/browser ] && packages tests/browser
   scripts/services.sh
+  scripts/clients.sh
 else
   scripts/plugins.sh
 fi

@@ -1,11 +1,14 @@
 //! What everything that speaks HTTP shares: errors as JSON, keys, who the client is. Knows no routes.
 
+pub mod origin;
+
 use std::net::{IpAddr, SocketAddr};
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 /// `{"error":{"code","message","help"}}`.
@@ -121,13 +124,26 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
+/// User name and password of `Authorization: Basic …`; one that has no colon is a user name alone.
+fn basic(headers: &HeaderMap) -> Option<(String, Option<String>)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, packed) = value.split_once(' ')?;
+    let text = scheme.eq_ignore_ascii_case("basic").then(|| BASE64_STANDARD.decode(packed.trim()))?.ok()?;
+    let text = String::from_utf8(text).ok()?;
+    Some(match text.split_once(':') {
+        Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
+        None => (text, None),
+    })
+}
+
 /// The password of `Authorization: Basic …`, whoever the user is.
 pub fn basic_password(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = value.split_once(' ')?;
-    let encoded = scheme.eq_ignore_ascii_case("basic").then(|| encoded.trim())?;
-    let both = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(encoded).ok()?).ok()?;
-    both.split_once(':').map(|(_, password)| password.to_owned())
+    basic(headers)?.1
+}
+
+/// The user name of `Authorization: Basic …`: where other vendors' clients put their key.
+pub fn basic_user(headers: &HeaderMap) -> Option<String> {
+    Some(basic(headers)?.0)
 }
 
 /// The other end of the connection, in a request's extensions.

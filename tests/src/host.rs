@@ -136,7 +136,11 @@ impl Host {
     }
 
     pub fn get_json(&self, path: &str) -> Result<Value> {
-        let answer = self.get(path)?;
+        self.get_json_with(path, &[])
+    }
+
+    pub fn get_json_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Value> {
+        let answer = self.get_with(path, headers)?;
         ensure!(answer.status == 200, "GET {path}: {} {}", answer.status, answer.text);
         answer.json()
     }
@@ -146,9 +150,7 @@ impl Host {
     }
 
     pub fn post_to(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer> {
-        let request = self.agent.post(format!("{}{path}", self.url));
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        read(request.send(body)?)
+        post_to(&self.agent, &format!("{}{path}", self.url), body, headers)
     }
 
     /// Posts lines that must all be accepted.
@@ -160,7 +162,11 @@ impl Host {
 
     /// The sum of all values of a query's series, and each series' sum by its first label.
     pub fn sums(&self, query: &str) -> Result<std::collections::HashMap<String, f64>> {
-        let answer = self.get_json(&format!("/v1/query?{query}"))?;
+        self.sums_with(query, &[])
+    }
+
+    pub fn sums_with(&self, query: &str, headers: &[(&str, &str)]) -> Result<std::collections::HashMap<String, f64>> {
+        let answer = self.get_json_with(&format!("/v1/query?{query}"), headers)?;
         let mut sums = std::collections::HashMap::new();
         for series in answer["series"].as_array().context("series")? {
             let labels = series["labels"].as_object().context("labels")?;
@@ -221,7 +227,11 @@ impl Drop for Host {
 pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
 pub fn post(agent: &Agent, url: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer> {
-    let request = agent.post(format!("{url}/v1/events"));
+    post_to(agent, &format!("{url}/v1/events"), body, headers)
+}
+
+fn post_to(agent: &Agent, url: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer> {
+    let request = agent.post(url);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     read(request.send(body)?)
 }

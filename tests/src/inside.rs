@@ -42,6 +42,7 @@ pub fn settings(folder: &Path, clock: Clock) -> HostSettings {
         limits: Limits::default(),
         http: http::Settings {
             keys: Keys::default(),
+            allow_origin: Vec::new(),
             trusted_proxies: vec![],
             body_bytes_max: bytes_max,
             inflight_bytes_max: bytes_max,

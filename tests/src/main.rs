@@ -5,6 +5,7 @@ mod author;
 mod binary;
 mod clickhouse;
 mod cluster;
+mod collect;
 mod dependencies;
 mod diagnostics;
 mod disk;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         author::trials,
         clickhouse::trials,
         cluster::trials,
+        collect::trials,
         dependencies::trials,
         diagnostics::trials,
         disk::trials,

@@ -85,7 +85,7 @@ pub struct Arguments {
     /// Listen beyond loopback without keys.
     #[arg(long, env = "TIDEMARK_ALLOW_ANONYMOUS")]
     allow_anonymous: bool,
-    /// Another origin whose pages may open a live connection; may be given more than once.
+    /// Another origin whose pages may open a live connection and send events; may be given more than once.
     #[arg(long, env = "TIDEMARK_ALLOW_ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
     /// An address or range whose `X-Forwarded-For` is believed; may be given more than once.
@@ -211,6 +211,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         http: http::Settings {
             keys: keys.clone(),
             trusted_proxies: arguments.trusted_proxy,
+            allow_origin: arguments.allow_origin.clone(),
             body_bytes_max,
             inflight_bytes_max: arguments.waiting_bytes_max,
         },

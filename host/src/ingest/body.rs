@@ -47,19 +47,11 @@ pub struct Lines {
 
 /// `raw` is the body as it came; a plain body of lines is passed on without a copy if it has room for the padding.
 pub fn lines(raw: Vec<u8>, encoding: Encoding, format: Format, bytes_max: usize) -> Result<Lines, BodyError> {
-    let mut zstd = None;
-    let mut bytes = match encoding {
-        Encoding::Plain => raw,
-        Encoding::Gzip => {
-            read_bounded(flate2::read::MultiGzDecoder::new(raw.as_slice()), "gzip", raw.len(), bytes_max)?
-        }
-        Encoding::Zstd => {
-            let broken = |error: std::io::Error| BodyError::Corrupt { encoding: "zstd", reason: error.to_string() };
-            let mut decoder = zstd::Decoder::with_buffer(raw.as_slice()).map_err(broken)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-            let plain = read_bounded(decoder, "zstd", raw.len(), bytes_max)?;
-            zstd = (format == Format::Lines).then(|| Bytes::from(raw));
-            plain
+    let (mut bytes, zstd) = match decompressed(&raw, encoding, bytes_max)? {
+        None => (raw, None),
+        Some(plain) => {
+            let kept = encoding == Encoding::Zstd && format == Format::Lines;
+            (plain, kept.then(|| Bytes::from(raw)))
         }
     };
     if bytes.len() > bytes_max {
@@ -74,6 +66,21 @@ pub fn lines(raw: Vec<u8>, encoding: Encoding, format: Format, bytes_max: usize)
     let len = bytes.len();
     bytes.resize(len + PADDING_BYTES, 0);
     Ok(Lines { bytes, len, zstd })
+}
+
+/// `None`: it was not compressed.
+pub fn decompressed(raw: &[u8], encoding: Encoding, bytes_max: usize) -> Result<Option<Vec<u8>>, BodyError> {
+    let plain = match encoding {
+        Encoding::Plain => return Ok(None),
+        Encoding::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(raw), "gzip", raw.len(), bytes_max)?,
+        Encoding::Zstd => {
+            let broken = |error: std::io::Error| BodyError::Corrupt { encoding: "zstd", reason: error.to_string() };
+            let mut decoder = zstd::Decoder::with_buffer(raw).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            read_bounded(decoder, "zstd", raw.len(), bytes_max)?
+        }
+    };
+    Ok(Some(plain))
 }
 
 fn read_bounded(

@@ -1,41 +1,33 @@
 //! `POST /v1/events`: takes a body under limits, hands its lines to the intake, says what became of them.
 //! Does not look into events.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
-use http_body_util::BodyExt;
+use axum::{Json, Router, middleware};
 use serde_json::json;
+use url::form_urlencoded;
 
-use super::body::{BodyError, Encoding, Format, Lines, lines};
-use super::{Client, Intake, RawBatch, Receipt, Refusal};
-use crate::engine::decode::PADDING_BYTES;
+use super::body::{Encoding, Format, Lines, lines};
+use super::cross_origin::{self, Rules};
+use super::receive::{Held, INLINE_BYTES_MAX, client, drain, encoding, receive, refused, unreadable, unsupported};
+use super::{Intake, RawBatch, Receipt};
 use crate::telemetry::Telemetry;
 use crate::time::Clock;
-use crate::web::{Access, ApiError, Keys, Network, Peer, bearer, client_address};
-
-/// A client that sends nothing for so long is given up.
-const BODY_IDLE: Duration = Duration::from_secs(30);
-/// What is refused is read and dropped up to here, before the answer.
-const DRAIN_BYTES_MAX: usize = 256 * 1024 * 1024;
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
-/// Bodies up to this size are decompressed where they are received, larger ones on a thread of their own.
-const INLINE_BYTES_MAX: usize = 64 * 1024;
-const USER_AGENT_BYTES_MAX: usize = 1_024;
-const RETRY_AFTER_S: u32 = 1;
+use crate::web::{Access, ApiError, Keys, Network, bearer};
 
 pub struct Settings {
     pub keys: Keys,
     pub trusted_proxies: Vec<Network>,
+    /// Other origins whose pages may send events, as browsers send them: `https://example.com`.
+    pub allow_origin: Vec<String>,
     /// Of one body, decompressed. Below 4 GiB.
     pub body_bytes_max: usize,
     /// Of all bodies that are being taken; beyond it clients are asked to come back.
@@ -47,7 +39,7 @@ pub struct Door<I> {
     pub settings: Settings,
     pub clock: Clock,
     pub telemetry: Arc<Telemetry>,
-    inflight_bytes: AtomicUsize,
+    pub(super) inflight_bytes: AtomicUsize,
 }
 
 impl<I> Door<I> {
@@ -60,7 +52,10 @@ impl<I> Door<I> {
 pub const PATHS: &[&str] = &["/v1/events"];
 
 pub fn router<I: Intake + 'static>(door: Arc<Door<I>>) -> Router {
-    PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<I>))).with_state(door)
+    let rules =
+        Rules { allow_origin: door.settings.allow_origin.clone(), error: |error| error.clone().into_response() };
+    let routes = PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<I>)));
+    routes.layer(middleware::from_fn_with_state(Arc::new(rules), cross_origin::check)).with_state(door)
 }
 
 async fn take<I: Intake + 'static>(State(door): State<Arc<Door<I>>>, request: Request) -> Response {
@@ -69,19 +64,8 @@ async fn take<I: Intake + 'static>(State(door): State<Arc<Door<I>>>, request: Re
         Ok(receipt) => answer(&receipt),
         Err(error) => {
             door.telemetry.ingest.bodies_refused.inc();
-            // A client that is still sending when the connection closes would not see the answer.
-            let _ = tokio::time::timeout(DRAIN_WITHIN, drain(&mut body)).await;
+            drain(&mut body).await;
             error.into_response()
-        }
-    }
-}
-
-async fn drain(body: &mut Body) {
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes += frame.data_ref().map_or(0, |data| data.len());
-        if bytes > DRAIN_BYTES_MAX {
-            return;
         }
     }
 }
@@ -89,13 +73,10 @@ async fn drain(body: &mut Body) {
 async fn take_events<I: Intake>(door: &Door<I>, parts: &Parts, body: &mut Body) -> Result<Receipt, ApiError> {
     let headers = &parts.headers;
     let settings = &door.settings;
-    settings.keys.allow(Access::Write, bearer(headers))?;
+    let given = bearer(headers).map(Cow::Borrowed).or_else(|| key_of_query(parts.uri.query()?));
+    settings.keys.allow(Access::Write, given.as_deref())?;
     let (format, encoding) = (format(headers)?, encoding(headers)?);
-    let peer: Option<SocketAddr> = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let client = Client {
-        address: client_address(peer, headers, &settings.trusted_proxies),
-        user_agent: user_agent(headers).map(Arc::from),
-    };
+    let client = client(parts, &settings.trusted_proxies);
     let mut held = Held { all: &door.inflight_bytes, most: settings.inflight_bytes_max, bytes: 0 };
     let raw = receive(body, settings.body_bytes_max, &mut held).await?;
     let received = raw.len();
@@ -115,58 +96,9 @@ async fn take_events<I: Intake>(door: &Door<I>, parts: &Parts, body: &mut Body) 
     door.intake.submit(batch).await.map_err(refused)
 }
 
-/// Bytes held for one request, given back when it is answered.
-struct Held<'a> {
-    all: &'a AtomicUsize,
-    most: usize,
-    bytes: usize,
-}
-
-impl Held<'_> {
-    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let before = self.all.fetch_add(bytes, Ordering::AcqRel);
-        self.bytes += bytes;
-        // A lone request is always let in, however large.
-        if before + bytes > self.most && before + bytes > self.bytes {
-            return Err(busy("too many bodies are being taken at the moment", RETRY_AFTER_S));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-async fn receive(body: &mut Body, bytes_max: usize, held: &mut Held<'_>) -> Result<Vec<u8>, ApiError> {
-    let declared = body.size_hint().exact().unwrap_or(0);
-    if declared > bytes_max as u64 {
-        return Err(too_large(bytes_max));
-    }
-    held.take(declared as usize)?;
-    let mut raw = Vec::with_capacity(declared as usize + PADDING_BYTES);
-    loop {
-        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| {
-            let message = format!("nothing of the body came for {} s", BODY_IDLE.as_secs());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message, "Nothing was taken; send it again.")
-        })?;
-        let Some(frame) = frame else { return Ok(raw) };
-        let frame = frame.map_err(|error| {
-            ApiError::bad_request(
-                "broken_body",
-                format!("the body broke off: {error}"),
-                "Nothing was taken; send it again.",
-            )
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if raw.len() + data.len() > bytes_max {
-            return Err(too_large(bytes_max));
-        }
-        held.take((raw.len() + data.len()).saturating_sub(held.bytes))?;
-        raw.extend_from_slice(&data);
-    }
+/// `?key=`: a page that is being left can set no headers.
+fn key_of_query(query: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "key").map(|(_, key)| key)
 }
 
 async fn to_lines(raw: Vec<u8>, encoding: Encoding, format: Format, bytes_max: usize) -> Result<Lines, ApiError> {
@@ -177,19 +109,7 @@ async fn to_lines(raw: Vec<u8>, encoding: Encoding, format: Format, bytes_max: u
         let task = tokio::task::spawn_blocking(move || lines(raw, encoding, format, bytes_max));
         task.await.map_err(|_| ApiError::internal("reading the body failed"))?
     };
-    done.map_err(|error| match error {
-        BodyError::TooLarge { bytes_max } => too_large(bytes_max),
-        BodyError::Corrupt { .. } => ApiError::bad_request(
-            "invalid_encoding",
-            error.to_string(),
-            "Nothing was taken. Check what `Content-Encoding` says.",
-        ),
-        BodyError::Empty => ApiError::bad_request(
-            "empty_body",
-            error.to_string(),
-            "Send one JSON object a line, an array of objects, or one.",
-        ),
-    })
+    done.map_err(|error| unreadable(&error))
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
@@ -199,52 +119,13 @@ fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
             Ok(Format::Lines)
         }
+        // What a page may send to another site without a question before.
+        "text/plain" => Ok(Format::Lines),
         "application/json" => Ok(Format::Json),
         _ => Err(unsupported(
             format!("the content type `{kind}` is not read here"),
             "Send `Content-Type: application/x-ndjson` (one object a line) or `application/json` (an array, or one object).",
         )),
-    }
-}
-
-fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    let given = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("");
-    match given.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(Encoding::Plain),
-        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-        "zstd" => Ok(Encoding::Zstd),
-        other => Err(unsupported(
-            format!("the content encoding `{other}` is not read here"),
-            "Send `gzip`, `zstd`, or none.",
-        )),
-    }
-}
-
-fn user_agent(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
-    (!text.is_empty()).then(|| &text[..text.len().min(USER_AGENT_BYTES_MAX)])
-}
-
-fn unsupported(message: String, help: &str) -> ApiError {
-    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message, help)
-}
-
-fn too_large(bytes_max: usize) -> ApiError {
-    let message = format!("the body is larger than {bytes_max} bytes");
-    let help = "Nothing was taken. Send smaller batches, or start the host with a larger --body-bytes-max.";
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message, help)
-}
-
-fn busy(message: impl Into<String>, retry_after_s: u32) -> ApiError {
-    let help = "Nothing was taken; send it again after the time in Retry-After.";
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message, help).retry_after(retry_after_s)
-}
-
-fn refused(refusal: Refusal) -> ApiError {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::Busy { retry_after_s } => busy(message, retry_after_s),
-        Refusal::Unavailable { retry_after_s, .. } => ApiError::unavailable(message, retry_after_s),
     }
 }
 
@@ -259,41 +140,24 @@ fn answer(receipt: &Receipt) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
 
+    use http_body_util::BodyExt;
     use tower::ServiceExt;
 
     use super::*;
-
-    /// Accepts lines that begin with `{`.
-    #[derive(Default)]
-    struct FakeIntake {
-        batches: Mutex<Vec<RawBatch>>,
-        refusal: Option<Refusal>,
-    }
-
-    impl Intake for FakeIntake {
-        async fn submit(&self, batch: RawBatch) -> Result<Receipt, Refusal> {
-            if let Some(refusal) = &self.refusal {
-                return Err(refusal.clone());
-            }
-            let mut receipt = Receipt::default();
-            let lines = batch.bytes[..batch.len].split(|&b| b == b'\n').filter(|line| !line.trim_ascii().is_empty());
-            for (index, line) in lines.enumerate() {
-                if line.trim_ascii().starts_with(b"{") && !line.contains(&1) {
-                    receipt.accepted += 1;
-                } else {
-                    receipt.rejected += 1;
-                    receipt.errors.push((index as u64, "no object".into()));
-                }
-            }
-            self.batches.lock().unwrap().push(batch);
-            Ok(receipt)
-        }
-    }
+    use crate::ingest::fake::FakeIntake;
+    use crate::ingest::{Client, Refusal};
+    use crate::web::Peer;
 
     fn door(intake: FakeIntake, keys: Keys) -> Arc<Door<FakeIntake>> {
-        let settings = Settings { keys, trusted_proxies: vec![], body_bytes_max: 1_000, inflight_bytes_max: 10_000 };
+        let settings = Settings {
+            keys,
+            trusted_proxies: vec![],
+            allow_origin: vec![],
+            body_bytes_max: 1_000,
+            inflight_bytes_max: 10_000,
+        };
         Door::new(Arc::new(intake), settings, Clock::manual(77), Arc::default())
     }
 
@@ -315,6 +179,7 @@ mod tests {
     }
 
     const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+    const TEXT: (&str, &str) = ("content-type", "text/plain;charset=UTF-8");
     const JSON: (&str, &str) = ("content-type", "Application/JSON; charset=utf-8");
 
     #[test]
@@ -332,6 +197,7 @@ mod tests {
             (JSON, "[{\n},5,{}]".into(), 202, json!({"accepted": 2, "rejected": 1, "errors": one_error})),
             (JSON, "[{},{\"a\":\"\n\"},{}]".into(), 202, json!({"accepted": 2, "rejected": 1, "errors": one_error})),
             (JSON, " {\"a\":\n1}".into(), 202, json!({"accepted": 1, "rejected": 0, "errors": []})),
+            (TEXT, "{}\n{}".into(), 202, json!({"accepted": 2, "rejected": 0, "errors": []})),
             (JSON, "[]".into(), 202, json!({"accepted": 0, "rejected": 0, "errors": []})),
         ];
         for (kind, body, status, expected) in cases {
@@ -415,8 +281,13 @@ mod tests {
         assert_eq!(ask(&door, request(&[NDJSON, ("authorization", "Bearer r")], "{}")).0, 401);
         let good = [NDJSON, ("authorization", "Bearer w"), ("user-agent", "curl/8"), ("x-forwarded-for", "1.2.3.4")];
         assert_eq!(ask(&door, request(&good, "{}")).0, 202);
+        for (path, status) in [("/v1/events?a=b&key=w", 202), ("/v1/events?key=r", 401), ("/v1/events?key=", 401)] {
+            let mut by_query = request(&[NDJSON], "{}");
+            *by_query.uri_mut() = path.parse().unwrap();
+            assert_eq!(ask(&door, by_query).0, status, "{path}");
+        }
         let batches = door.intake.batches.lock().unwrap();
         let client = Client { address: Some("203.0.113.9".parse().unwrap()), user_agent: Some("curl/8".into()) };
-        assert_eq!((batches.len(), &batches[0].client, batches[0].arrival), (1, &client, 77));
+        assert_eq!((batches.len(), &batches[0].client, batches[0].arrival), (2, &client, 77));
     }
 }

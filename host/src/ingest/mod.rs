@@ -1,9 +1,14 @@
 //! The border: bytes come in, wait in bounded queues and are durable before they are acknowledged.
 
 pub mod body;
+pub mod collect;
+mod cross_origin;
+#[cfg(test)]
+mod fake;
 pub mod http;
 pub mod journal;
 pub mod kafka;
+mod receive;
 
 use std::net::IpAddr;
 use std::sync::Arc;

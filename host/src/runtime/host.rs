@@ -27,7 +27,7 @@ use crate::catalog::definitions::Active;
 use crate::catalog::diagnostic::Diagnostic;
 use crate::ingest::journal::JournalSettings;
 use crate::ingest::kafka::KafkaSettings;
-use crate::ingest::{Intake, RawBatch, Receipt, Refusal, http};
+use crate::ingest::{Intake, RawBatch, Receipt, Refusal, collect, http};
 use crate::plugin::{Limits, Registry};
 use crate::serve::{self, Services, rejects::Rejects};
 use crate::store::clickhouse::{Address, ClickHouse};
@@ -187,7 +187,11 @@ impl Host {
         );
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
-        let events = if roles.ingest { http::router(door) } else { serve::elsewhere(http::PATHS, "ingest") };
+        let events = if roles.ingest {
+            http::router(door.clone()).merge(collect::router(door))
+        } else {
+            serve::elsewhere(&[http::PATHS, &collect::paths()].concat(), "ingest")
+        };
         let watcher = Arc::new(Watcher::new(alerts, services.clone(), status.clone(), lease));
         let router = serve::router(services.clone(), events, roles.serve);
         Ok(Self {

@@ -19,6 +19,7 @@ struct State {
     arrive: AtomicU32,
     lose: AtomicU32,
     lost: AtomicU32,
+    instead: Mutex<Option<&'static str>>,
     cut: AtomicBool,
     closed: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -55,6 +56,11 @@ impl Proxy {
     pub fn lose_answers_after(&self, arrive: u32, count: u32) {
         self.state.arrive.store(arrive, SeqCst);
         self.state.lose.store(count, SeqCst);
+    }
+
+    /// After the answers that are to be lost, once: this comes in an answer's place, and the connection ends.
+    pub fn answer_instead(&self, text: &'static str) {
+        *self.state.instead.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
     /// How many answers did not arrive.
@@ -95,17 +101,23 @@ impl State {
             return Ok(());
         }
         let (from_client, to_service) = (client.try_clone()?, service.try_clone()?);
-        std::thread::spawn(move || copy(from_client, to_service, || true));
+        std::thread::spawn(move || copy(from_client, to_service, |_| true));
         let state = self.clone();
-        std::thread::spawn(move || {
-            copy(service, client, || {
-                let take = |of: &AtomicU32| of.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-                let lost = !take(&state.arrive) && take(&state.lose);
-                state.lost.fetch_add(u32::from(lost), SeqCst);
-                !lost
-            });
-        });
+        std::thread::spawn(move || copy(service, client, |client| state.answer_passes(client)));
         Ok(())
+    }
+
+    fn answer_passes(&self, client: &mut TcpStream) -> bool {
+        let take = |of: &AtomicU32| of.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if take(&self.arrive) {
+            return true;
+        }
+        let lost = take(&self.lose);
+        let instead = if lost { None } else { self.instead.lock().unwrap_or_else(PoisonError::into_inner).take() };
+        self.lost.fetch_add(u32::from(lost || instead.is_some()), SeqCst);
+        // If it does not arrive either, that is a lost answer too.
+        instead.map(|text| client.write_all(text.as_bytes()));
+        !lost && instead.is_none()
     }
 
     fn end_all(&self) {
@@ -116,10 +128,10 @@ impl State {
 }
 
 /// Copies until one side ends or `passes` says no; then ends both.
-fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool) {
+fn copy(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&mut TcpStream) -> bool) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read) = from.read(&mut buffer) {
-        if read == 0 || !passes() || to.write_all(&buffer[..read]).is_err() {
+        if read == 0 || !passes(&mut to) || to.write_all(&buffer[..read]).is_err() {
             break;
         }
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::session::{Due, Session};
 use crate::serve::Services;
 use crate::serve::query::request::{decode, parameters};
+use crate::web::origin::{self, Origin};
 use crate::web::{Access, ApiError, bearer};
 
 const CONNECTIONS_MAX: i64 = 10_000;
@@ -33,7 +34,9 @@ pub async fn open(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    check_origin(&headers, &services.settings.allow_origin)?;
+    if let Origin::Refused(origin) = origin::of(&headers, &services.settings.allow_origin) {
+        return Err(origin::refused(origin, "open a live connection"));
+    }
     let protocols: Vec<HeaderValue> =
         upgrade.as_ref().map(|upgrade| upgrade.requested_protocols().cloned().collect()).unwrap_or_default();
     let protocol = check_key(&services, &headers, query.as_deref().unwrap_or(""), &protocols)?;
@@ -49,21 +52,6 @@ pub async fn open(
     }
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).write_buffer_size(0);
     Ok(upgrade.on_upgrade(move |socket| Connection::new(socket, services).run()))
-}
-
-/// Browsers say where a page comes from; others say nothing.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().unwrap_or("null");
-    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let same = authority.zip(own).is_some_and(|(authority, own)| authority.eq_ignore_ascii_case(own));
-    let listed = allowed.iter().any(|one| one == "*" || one.trim_end_matches('/').eq_ignore_ascii_case(origin));
-    if same || listed {
-        return Ok(());
-    }
-    let message = format!("pages of `{origin}` may not open a live connection here");
-    Err(ApiError::new(StatusCode::FORBIDDEN, "origin_refused", message, "Start the host with --allow-origin for it."))
 }
 
 /// The key of the header, of `?key=`, or among the subprotocols. Gives the subprotocol to choose.
