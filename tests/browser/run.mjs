@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { checks, emptyChecks, keyChecks } from "./checks.mjs";
+import { collectChecks, collectFlags, stopShops } from "./collect.mjs";
 import { Host } from "./host.mjs";
 import { Page } from "./page.mjs";
 import { until } from "./until.mjs";
@@ -90,6 +91,8 @@ async function run(list, hostFlags) {
 await run(checks, ["--demo", flags.rate]);
 await run(emptyChecks, []);
 await run(keyChecks, ["--read-key", "read-me", "--write-key", "write-me"]);
+await run(collectChecks, collectFlags);
+stopShops();
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

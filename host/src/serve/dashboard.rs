@@ -1,4 +1,4 @@
-//! The page's files, from inside the binary. Does not know what the page does.
+//! The page's files and the script for other people's pages, from inside the binary. Does not know what they do.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -9,11 +9,17 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::Embed;
 
+use crate::web::origin::{self, Origin};
+
 #[derive(Embed)]
 #[folder = "$CARGO_MANIFEST_DIR/dashboard/dist"]
 struct Dist;
 
 const INDEX: &str = "index.html";
+const SCRIPT: &str = "tidemark.js";
+/// Other people's pages ask for the script with every view: browsers keep it for an hour, and use it a day longer while they
+/// look for a newer one.
+const SCRIPT_CACHE: &str = "public, max-age=3600, stale-while-revalidate=86400";
 /// The page loads only from its host, and nobody frames it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      font-src 'self'; connect-src 'self' ws: wss:; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -62,6 +68,19 @@ pub fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
     out.insert(header::ETAG, file.etag.clone());
     out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Some(response)
+}
+
+/// The script for pages of any site; `allow_origin` names those that may read it, too.
+pub fn script(headers: &HeaderMap, allow_origin: &[String]) -> Option<Response> {
+    let mut response = file(SCRIPT, headers)?;
+    let out = response.headers_mut();
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(SCRIPT_CACHE));
+    out.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
+    out.append(header::VARY, HeaderValue::from_static("origin"));
+    if let Origin::Listed(origin) = origin::of(headers, allow_origin) {
+        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
     Some(response)
 }
 

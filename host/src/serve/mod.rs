@@ -38,7 +38,7 @@ const QUERIES_AT_ONCE_MAX: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub keys: Keys,
-    /// Other origins whose pages may open a live connection, as browsers send them: `https://example.com`.
+    /// Other origins whose pages may open a live connection and read the script, as browsers send them: `https://example.com`.
     pub allow_origin: Vec<String>,
     /// How often live topics are refreshed.
     pub refresh_ms: Millis,
@@ -152,6 +152,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
         .merge(readers)
         .route("/health/live", get(api::health_live))
         .route("/health/ready", get(api::health_ready))
+        .route("/tidemark.js", get(script))
         .merge(if serves { open } else { Router::new() })
         .with_state(services)
         .merge(if serves { Router::new() } else { elsewhere(&[SERVED, prometheus::PATHS].concat(), "serve") })
@@ -176,6 +177,14 @@ async fn readers_only(State(services): State<Arc<Services>>, request: Request, n
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
+}
+
+async fn script(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
+    dashboard::script(&headers, &services.settings.allow_origin).unwrap_or_else(|| {
+        let help = "Build the page and the binary again: `make build`.";
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", "this binary was built without its page", help)
+            .into_response()
+    })
 }
 
 /// A file of the page, or nothing.
