@@ -130,7 +130,8 @@ impl FromJournal {
         sending.clickhouse.append(&ranges, &events)?;
         sending.telemetry.clickhouse.raw_events.inc_by(events.count() as u64);
         self.folder.arrived(&ranges, events.last_positions())?;
-        Ok(!sending.ending.load(Relaxed))
+        // The one that was begun before is not the last one of a host that ends.
+        Ok(again || !sending.ending.load(Relaxed))
     }
 
     /// The counted events of these ranges, as far as they fit, and how far that is.

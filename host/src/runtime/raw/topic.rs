@@ -33,10 +33,11 @@ impl FromTopic {
     }
 
     /// Sends a block of the partition whose turn it is, and goes on while blocks are full: few and large ones are what
-    /// ClickHouse likes. One of each partition when the host ends.
+    /// ClickHouse likes. One of each partition when the host ends, besides those that were begun before.
     pub fn send_all(&self, sending: &Sending, covered: &[Position]) -> Result<(), StoreError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = |place: &RawPlace| !place.unsure && (place.noted.is_some() || place.sent < place.covered);
+        let mut last = false;
         loop {
             let mut all = self.places.all(covered)?;
             if all.places.iter().any(|place| place.unsure) {
@@ -61,9 +62,12 @@ impl FromTopic {
                     return Ok(());
                 }
             }
-            if !any_full || sending.ending.load(Relaxed) {
+            let ending = sending.ending.load(Relaxed);
+            let more = if ending { !last && waiting.iter().any(|place| place.noted.is_some()) } else { any_full };
+            if !more {
                 return Ok(());
             }
+            last = ending;
         }
     }
 
