@@ -133,6 +133,17 @@ pub struct ReloadTelemetry {
     pub revision: Gauge,
 }
 
+/// New metrics that are filled from the log.
+#[derive(Default)]
+pub struct BackfillTelemetry {
+    /// Of what is being filled.
+    pub batches_left: Gauge,
+    /// Events that were counted so.
+    pub events: Counter,
+    /// Times that something was in the way.
+    pub failures: Counter,
+}
+
 /// Set from what plugins say about themselves when the text is asked for.
 #[derive(Default)]
 pub struct PluginTelemetry {
@@ -161,6 +172,7 @@ pub struct Telemetry {
     pub state: StateTelemetry,
     pub serve: ServeTelemetry,
     pub reload: ReloadTelemetry,
+    pub backfill: BackfillTelemetry,
     pub plugins: PluginTelemetry,
     pub alerts: AlertTelemetry,
 }
@@ -205,6 +217,7 @@ impl Default for Telemetry {
                 refresh_seconds: seconds(),
             },
             reload: ReloadTelemetry::default(),
+            backfill: BackfillTelemetry::default(),
             plugins: PluginTelemetry::default(),
             alerts: AlertTelemetry {
                 firing: Family::default(),
@@ -254,7 +267,7 @@ impl Telemetry {
     }
 
     fn register(&mut self) {
-        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, plugins, alerts } = self;
+        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, backfill, plugins, alerts } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -352,6 +365,7 @@ impl Telemetry {
         registry.register("reloads_applied", "Definitions applied", reload.applied.clone());
         registry.register("reloads_rejected", "Definitions rejected", reload.rejected.clone());
         registry.register("definitions_revision", "Revision in force", reload.revision.clone());
+        backfill.register(registry);
         registry.register("plugin_calls", "Calls", plugins.calls.clone());
         registry.register("plugin_rows", "Rows handed to a plugin", plugins.rows.clone());
         registry.register("plugin_traps", "Calls that trapped or ran out of a limit", plugins.traps.clone());
@@ -374,6 +388,15 @@ impl AlertTelemetry {
         );
         let look = "Asking all rules whose anomalies are told";
         registry.register_with_unit("alert_look", look, Unit::Seconds, self.look_seconds.clone());
+    }
+}
+
+impl BackfillTelemetry {
+    fn register(&self, registry: &mut Registry) {
+        let left = "Batches of the log that new metrics are still to be filled with";
+        registry.register("backfill_batches_left", left, self.batches_left.clone());
+        registry.register("backfill_events", "Events counted for new metrics from the log", self.events.clone());
+        registry.register("backfill_failures", "Times that filling a metric stood still", self.failures.clone());
     }
 }
 

@@ -3,6 +3,8 @@ import { assert, WAIT_MS } from "./page.mjs";
 
 const BREAK = (text) => text.replace("[metrics]", "[metrics]\nbroken = \"count() whre type = 'purchase'\"\n# ");
 const MEND = (text) => text.replace(/\nbroken = .*\n# /, "");
+const ADD_BACKWARDS = (text) => text.replace(/\[metrics\].*\n/, (line) => `${line}visits = { value = "uniq(user_id)", backfill = true }\n`);
+const visits = async (host) => (await host.get("/v1/metrics")).metrics.find((m) => m.name === "visits");
 const ADD = (text) => text.replace(/\[metrics\].*\n/, (line) => `${line}purchases = "count() where type = 'purchase'"\n`);
 
 export const checks = [
@@ -158,6 +160,24 @@ export const checks = [
       await page.wait("its chart", async () => (await page.charts()).includes("purchases"));
       await page.wait("its numbers", async () => /last [^,]*\d/.test((await page.summary("purchases")) ?? ""), 90_000);
       assert(await page.p.evaluate(() => window.sameVisit === true), "the page was loaded again");
+    },
+  ],
+  [
+    "a metric that is to be filled backwards says how far back it is complete",
+    async ({ page, host }) => {
+      await host.edit(ADD_BACKWARDS);
+      await page.wait("the mark", async () => /complete (back to|from) \S*\d\d:\d\d/.test((await page.summary("visits")) ?? ""));
+      assert((await visits(host)).complete_from > 0, JSON.stringify(await visits(host)));
+    },
+    "filling",
+  ],
+  [
+    "the mark goes when nothing is missing",
+    async ({ page, host }) => {
+      await page.wait("the mark to go", async () => !(await page.summary("visits")).includes("complete"), 120_000);
+      assert((await visits(host)).complete_from === 0, JSON.stringify(await visits(host)));
+      const { series } = await host.get("/v1/query?metric=visits&from=-24h");
+      assert(series[0].points.length > 1_400, `${series[0].points.length} points in 24 h`);
     },
   ],
   [

@@ -34,6 +34,7 @@ pub fn settings(folder: &Path, clock: Clock) -> HostSettings {
         queue_bytes_max: bytes_max,
         data_bytes_max: 1 << 30,
         history_waiting_bytes_max: 1 << 30,
+        backfill_percent_max: 100,
         journal: JournalSettings::default(),
         kafka: None,
         clickhouse: None,

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod author;
+mod backfill;
 mod binary;
 mod clickhouse;
 mod cluster;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let suites: &[fn() -> Vec<Trial>] = &[
         alerts::trials,
         author::trials,
+        backfill::trials,
         clickhouse::trials,
         cluster::trials,
         collect::trials,

@@ -46,7 +46,7 @@ fn outcome(host: &Host) -> Result<String> {
 }
 
 /// Saves, and waits for the revision to move.
-fn applied(host: &Host, save: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn applied(host: &Host, save: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = revision(host)?;
     save()?;
     until("the new definitions", || Ok((revision(host)? > before).then_some(()))).with_context(|| host.log())?;

@@ -41,7 +41,10 @@ export interface Metric {
   /** A funnel's conditions as typed. */
   steps: string[] | null;
   zero_fill: boolean;
-  state: string;
+  /** `filling` while the host still reads what was there before the metric. */
+  state: "live" | "filling";
+  /** Points from here on have all their events; null where nothing was to be filled, 0 where nothing is missing. */
+  complete_from: number | null;
   anomalies: { rule: string; by: string[] } | null;
   /** Where a plugin's change began new state; the revision where the host still knows it. */
   changes: { t: number; revision: number | null }[];
@@ -69,6 +72,7 @@ export interface QueryAnswer {
   revision: number;
   series: SeriesAnswer[];
   provisional_from?: number | null;
+  complete_from?: number | null;
 }
 
 export interface DimensionAnswer {
@@ -150,6 +154,7 @@ export interface Snapshot {
   step_ms: number;
   series: SeriesAnswer[];
   provisional_from?: number | null;
+  complete_from?: number | null;
 }
 
 export interface Delta {
@@ -161,6 +166,7 @@ export interface Delta {
   new_series?: { labels: Labels }[];
   band?: [series: number, ...Expectation][];
   provisional_from?: number | null;
+  complete_from?: number | null;
 }
 
 export interface AnomalyMessage extends Anomaly {

@@ -17,12 +17,15 @@ export class Book {
   seq: number;
   /** From here on points can still change; infinite where none can. */
   provisionalFrom: number;
+  /** Points before it may lack events; 0 where none does. */
+  completeFrom: number;
 
-  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number | null }) {
+  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number | null; complete_from?: number | null }) {
     this.lines = answer.series.map((s) => ({ labels: s.labels, points: s.points, anomalies: s.anomalies ?? [], band: s.band ?? [] }));
     this.stepMs = answer.step_ms;
     this.seq = answer.seq ?? 0;
     this.provisionalFrom = answer.provisional_from ?? Number.POSITIVE_INFINITY;
+    this.completeFrom = answer.complete_from ?? 0;
   }
 
   /** False when the delta does not continue from what is known: then only a new snapshot helps. */
@@ -40,6 +43,7 @@ export class Book {
     }
     this.seq = delta.seq;
     if (delta.provisional_from !== undefined) this.provisionalFrom = delta.provisional_from ?? Number.POSITIVE_INFINITY;
+    if (delta.complete_from !== undefined) this.completeFrom = delta.complete_from ?? 0;
     return true;
   }
 

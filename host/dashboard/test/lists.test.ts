@@ -10,7 +10,7 @@ function metric(name: string, expression: string, more: Partial<Metric> = {}): M
   const title = (name[0]!.toUpperCase() + name.slice(1)).replace(/_/g, " ");
   return {
     name, title, expression, unit: "ms", better: null, kind: "aggregate", window_ms: MINUTE, per_ms: null, dimensions: ["country"],
-    estimate: true, zero_fill: false, value: "number", steps: null, state: "live", anomalies: null, changes: [], ...more,
+    estimate: true, zero_fill: false, value: "number", steps: null, state: "live", complete_from: null, anomalies: null, changes: [], ...more,
   };
 }
 

@@ -34,6 +34,15 @@ describe("a snapshot and its deltas", () => {
     expect(b.provisionalFrom).toBe(Number.POSITIVE_INFINITY);
   });
 
+  test("it says how far back it is complete, until nothing is missing", () => {
+    const b = new Book({ seq: 10, step_ms: M, series: [], complete_from: 7 * M });
+    expect(b.completeFrom).toBe(7 * M);
+    b.apply(delta({}));
+    expect(b.completeFrom).toBe(7 * M);
+    b.apply(delta({ prev: 12, complete_from: 0 }));
+    expect([b.completeFrom, book().completeFrom]).toEqual([0, 0]);
+  });
+
   test("new series come after the known ones", () => {
     const b = book();
     expect(b.apply(delta({ new_series: [{ labels: { country: "FR" } }], points: [[2, M, 7]] }))).toBe(true);

@@ -164,6 +164,7 @@ impl Compiler {
             expression: metric.expression.as_ref().map_or_else(String::new, |at| at.value.clone()),
             unit: metric.unit.clone(),
             better: metric.better,
+            backfill: metric.backfill,
             kind,
             dimensions: shape.dimensions.iter().map(|id| spec.dimensions[*id].name.clone()).collect(),
             estimate: shape.estimate,

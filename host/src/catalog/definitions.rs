@@ -1,5 +1,6 @@
 //! Compiled definitions: what everyone downstream of the catalog reads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,24 @@ pub struct Definitions {
     pub plugin_uses: Vec<PluginUse>,
 }
 
+impl Definitions {
+    /// Lineages of the metrics that are marked to be filled backwards where they are new; of a funnel both.
+    pub fn backfilled(&self) -> BTreeSet<Fingerprint> {
+        self.metrics.iter().filter(|metric| metric.backfill).flat_map(|metric| self.lineages_of(metric)).collect()
+    }
+
+    /// Of everything that an aggregate is kept in.
+    pub fn lineages_of(&self, metric: &MetricDefinition) -> Vec<Fingerprint> {
+        let MetricKind::Aggregate { plan_metric, .. } = metric.kind else { return Vec::new() };
+        let later = match metric.shape {
+            ValueShape::Funnel { later, .. } => Some(later),
+            _ => None,
+        };
+        let kept = std::iter::once(plan_metric).chain(later);
+        kept.filter_map(|at| self.plan.metrics.get(at)).map(|metric| metric.lineage).collect()
+    }
+}
+
 /// A plugin that the definitions use, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginUse {
@@ -43,6 +62,8 @@ pub struct MetricDefinition {
     pub expression: String,
     pub unit: Option<String>,
     pub better: Option<Better>,
+    /// Where it is new it is counted backwards from the log too. Never of a composite: its parts say it.
+    pub backfill: bool,
     pub kind: MetricKind,
     /// Names of the dimensions it can be asked by, in order.
     pub dimensions: Vec<String>,

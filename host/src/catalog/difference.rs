@@ -48,7 +48,7 @@ fn describe(definitions: &Definitions, id: usize) -> String {
         // The expression says the rest.
         MetricKind::Composite { .. } => "composite".to_owned(),
     };
-    let MetricDefinition { title, expression, unit, better, dimensions, .. } = metric;
+    let MetricDefinition { title, expression, unit, better, backfill, dimensions, .. } = metric;
     let declared: Vec<_> = definitions.dimensions.iter().filter(|d| dimensions.contains(&d.name)).collect();
     let rules: Vec<_> = definitions
         .rules
@@ -56,7 +56,7 @@ fn describe(definitions: &Definitions, id: usize) -> String {
         .filter(|rule| rule.metric == id)
         .map(|rule| describe_rule(definitions, rule))
         .collect();
-    format!("{title:?} {expression:?} {unit:?} {better:?} {kind} {dimensions:?} {declared:?} {rules:?}")
+    format!("{title:?} {expression:?} {unit:?} {better:?} {backfill} {kind} {dimensions:?} {declared:?} {rules:?}")
 }
 
 fn describe_rule(definitions: &Definitions, rule: &AnomalyRule) -> String {

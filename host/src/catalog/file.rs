@@ -169,6 +169,8 @@ table! {
         /// Which direction is good: `up` or `down`.
         #[schemars(extend("enum" = ["up", "down"]))]
         better: String,
+        /// A new metric is counted backwards from the log too, as far as that reaches. Default false.
+        backfill: bool,
     }
 }
 

@@ -54,6 +54,21 @@ pub fn load(file_name: &str, text: &str, plugins: &dyn Plugins) -> Result<Defini
     }
 }
 
+/// Every `backfill = true` of a sound file, where the host it is for cannot fill a metric, with the reason.
+pub fn refuse_backfill(file_name: &str, text: &str, reason: &str) -> Vec<Diagnostic> {
+    let mut problems = Problems::default();
+    if let Some(file) = file::read(text, &mut problems) {
+        let keys = spec::named(&file.metrics).iter().filter_map(|entry| entry.value.get());
+        let given = keys.filter_map(|at| at.value.0.backfill.get()).filter(|at| at.value);
+        given.for_each(|at| {
+            problems
+                .add(&at.span, format!("a metric cannot be filled backwards here: {reason}"))
+                .expected("`false`, or no `backfill`");
+        });
+    }
+    problems.into_diagnostics(file_name, text)
+}
+
 fn definitions(text: &str, plugins: &dyn Plugins, problems: &mut Problems) -> Option<Definitions> {
     if text.len() > FILE_BYTES_MAX {
         problems

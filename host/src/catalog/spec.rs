@@ -66,6 +66,7 @@ pub struct MetricSpec {
     pub default_limit: u32,
     pub unit: Option<String>,
     pub better: Option<Better>,
+    pub backfill: bool,
     /// Keys that a metric made of metrics cannot have, and where they stand.
     pub of_its_own: Vec<(&'static str, Span)>,
 }
@@ -241,7 +242,12 @@ fn metric(
             .add(&name.span, format!("`{}` has no `value`", name.value))
             .expected("an expression, as `value = \"count()\"`");
     }
-    let spans = [("window", keys.window.key()), ("per", keys.per.key()), ("limit", keys.limit.key())];
+    let spans = [
+        ("window", keys.window.key()),
+        ("per", keys.per.key()),
+        ("limit", keys.limit.key()),
+        ("backfill", keys.backfill.key()),
+    ];
     MetricSpec {
         name: name.clone(),
         title: text(&keys.title, "title", TITLE_CHARS_MAX, problems).unwrap_or_else(|| in_words(&name.value)),
@@ -254,6 +260,7 @@ fn metric(
         default_limit: defaults.limit,
         unit: text(&keys.unit, "unit", UNIT_CHARS_MAX, problems),
         better: better(&keys.better, problems),
+        backfill: keys.backfill.value().unwrap_or(false),
         of_its_own: spans.into_iter().filter_map(|(key, span)| Some((key, span?))).collect(),
     }
 }

@@ -104,6 +104,9 @@ pub struct Arguments {
     /// no events are taken.
     #[arg(long, default_value_t = 1 << 30, env = "TIDEMARK_HISTORY_WAITING_BYTES_MAX")]
     history_waiting_bytes_max: usize,
+    /// Of one core, what filling new metrics backwards may take; 1 to 100.
+    #[arg(long, default_value_t = 25, env = "TIDEMARK_BACKFILL_PERCENT_MAX", value_parser = clap::value_parser!(u32).range(1..=100))]
+    backfill_percent_max: u32,
     /// Bytes of events that may wait to be counted; beyond it senders are asked to come back.
     #[arg(long = "memory-bytes-max", default_value_t = 256 << 20, env = "TIDEMARK_MEMORY_BYTES_MAX")]
     waiting_bytes_max: usize,
@@ -198,6 +201,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         queue_bytes_max: arguments.waiting_bytes_max,
         data_bytes_max: arguments.data_bytes_max,
         history_waiting_bytes_max: arguments.history_waiting_bytes_max,
+        backfill_percent_max: arguments.backfill_percent_max,
         journal: JournalSettings {
             bytes_max: arguments.journal_bytes_max,
             age_max_ms: arguments.journal_age_max,

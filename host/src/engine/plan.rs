@@ -26,6 +26,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+#[derive(Clone)]
 pub struct Plan {
     pub event: EventPlan,
     pub fields: Vec<Field>,
@@ -39,6 +40,7 @@ pub struct Plan {
     pub metrics: Vec<Metric>,
 }
 
+#[derive(Clone)]
 pub struct EventPlan {
     pub time: Option<FieldId>,
     pub key: Option<FieldId>,
@@ -77,6 +79,7 @@ pub enum FieldDefault {
     UserAgent,
 }
 
+#[derive(Clone)]
 pub struct Enrichment {
     /// As in `[enrich.NAME]`.
     pub name: String,
@@ -257,6 +260,12 @@ impl Plan {
     /// Something wants to know when each event happened, and not only in which minute.
     pub fn wants_times(&self) -> bool {
         self.metrics.iter().flat_map(|metric| &metric.slots).any(|slot| slot.kind() == StateKind::Funnel)
+    }
+
+    /// The same with these metrics alone. Fields stay, since what is in them decides which events are rejected.
+    pub fn only(&self, wanted: impl Fn(&Metric) -> bool) -> Self {
+        let metrics = self.metrics.iter().filter(|metric| wanted(metric)).cloned().collect();
+        Self { metrics, ..self.clone() }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::alerts::{self, Watcher};
+use super::backfill::{self, Backfill};
 use super::hot::Hot;
 use super::log::{Log, Reading};
 use super::raw::Raw;
@@ -56,6 +57,8 @@ pub struct HostSettings {
     pub data_bytes_max: u64,
     /// Of minutes that wait for ClickHouse beyond what is kept anyway; with more nothing is counted.
     pub history_waiting_bytes_max: usize,
+    /// Of one core, that filling new metrics backwards may take.
+    pub backfill_percent_max: u32,
     pub journal: JournalSettings,
     /// The log instead of the journal.
     pub kafka: Option<KafkaSettings>,
@@ -93,6 +96,7 @@ pub struct Host {
     log: Arc<Log>,
     reading: Reading,
     keeper: Arc<Keeper>,
+    backfill: Option<Arc<Backfill>>,
     roles: Roles,
     tick_ms: Millis,
     demo: Option<f64>,
@@ -116,10 +120,13 @@ impl Host {
         let hot = Hot::open(redis, &embedded, history.clone(), &clock)?;
         let memory = hot.memory();
         let plugins = settings.plugins.clone();
-        let registry = Registry::new(plugins, settings.limits.clone(), settings.shards).map_err(anyhow::Error::from)?;
+        // One more than there are shards: what is filled backwards is enriched beside them.
+        let threads = settings.shards + 1;
+        let registry = Registry::new(plugins, settings.limits.clone(), threads).map_err(anyhow::Error::from)?;
         let registry = Arc::new(registry);
         let metrics = settings.metrics.clone();
-        let keeper = Keeper::start(metrics, registry.clone(), embedded.clone(), clock.clone(), telemetry.clone())?;
+        let (store, no_backfill) = (embedded.clone(), backfill::not_possible(&settings));
+        let keeper = Keeper::start(metrics, registry.clone(), store, clock.clone(), telemetry.clone(), no_backfill)?;
         let keeper = Arc::new(keeper.map_err(StartError::Definitions)?);
         let active = keeper.active().clone();
         let rejects = Arc::new(Rejects::default());
@@ -161,6 +168,7 @@ impl Host {
             ticking: Mutex::default(),
             astray: AtomicBool::new(false),
         });
+        let backfill = Backfill::of(&settings, &ticker);
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));
         let (place, lease) = alerts::place(&ticker.hot, &embedded, settings.serve.refresh_ms);
         let alerts = Alerts::new(place, clock.clone(), telemetry.clone());
@@ -205,6 +213,7 @@ impl Host {
             log,
             reading,
             keeper,
+            backfill,
             roles,
             tick_ms: settings.tick_ms,
             demo: settings.demo,
@@ -250,7 +259,11 @@ impl Host {
 
     /// Applies definitions and plugins that have changed.
     pub fn reload(&self) {
-        reload(&self.keeper, &self.services, &self.clock);
+        match self.keeper.check(|active| self.ticker.change_definitions(active, self.clock.now())) {
+            Ok(Some(_)) => self.services.live.definitions_changed(self.clock.now()),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "definitions cannot be applied"),
+        }
     }
 
     /// Serves until `stop` resolves, then finishes what was taken, and checkpoints.
@@ -263,9 +276,8 @@ impl Host {
         let (stopping, stopped) = watch::channel(false);
         let host = Arc::new(self);
         let watch = {
-            let (keeper, looked) =
-                (host.keeper.clone(), (host.keeper.clone(), host.services.clone(), host.clock.clone()));
-            Watch::start(move || keeper.watched(), move || reload(&looked.0, &looked.1, &looked.2))
+            let (keeper, looking) = (host.keeper.clone(), host.clone());
+            Watch::start(move || keeper.watched(), move || looking.reload())
         };
         let server = {
             let mut stopped = stopped.clone();
@@ -275,6 +287,9 @@ impl Host {
         };
         let recovering = host.clone();
         tokio::task::spawn_blocking(move || recovering.recover()).await??;
+        if let Some(backfill) = &host.backfill {
+            backfill.start();
+        }
         let listening = host.ticker.hot.listen()?;
         let last = host.ticker.hot.positions()?.iter().map(|position| position.arrival).max();
         let demo = host.demo.map(|rate| {
@@ -404,6 +419,9 @@ fn open_store(folder: &Path) -> Result<Embedded, StoreError> {
 
 /// The last cut, and a checkpoint: the next start finds nothing to count again.
 fn finish(host: &Host) -> anyhow::Result<()> {
+    if let Some(backfill) = &host.backfill {
+        backfill.stop();
+    }
     host.reading.finish(&host.log);
     let last = host.ticker.tick(host.clock.now()).and_then(|_| host.ticker.checkpoint(host.clock.now()));
     let last = last.and_then(|()| host.ticker.leave());
@@ -419,14 +437,6 @@ fn finish(host: &Host) -> anyhow::Result<()> {
         raw.send_all(&host.ticker.covered());
     }
     Ok(())
-}
-
-fn reload(keeper: &Keeper, services: &Services, clock: &Clock) {
-    match keeper.check() {
-        Ok(Some(_)) => services.live.definitions_changed(clock.now()),
-        Ok(None) => {}
-        Err(error) => tracing::error!(%error, "definitions cannot be applied"),
-    }
 }
 
 /// Ready when all that was acknowledged before the start is visible.

@@ -57,11 +57,14 @@ impl Hot {
         }
     }
 
+    /// Up to where the log is counted. How far gaps are filled is not among them.
     pub fn positions(&self) -> Result<Vec<Position>, StoreError> {
-        match self {
+        let mut positions = match self {
             Self::Memory(memory) => memory.positions(),
             Self::Redis(store) => store.positions(),
-        }
+        }?;
+        positions.retain(|position| position.group == GROUP_ALL);
+        Ok(positions)
     }
 
     /// This host alone counts these sources of the log from now on.

@@ -24,6 +24,7 @@ use crate::ingest::kafka::{Floors, KafkaError, KafkaSettings, Plans, topic};
 use crate::ingest::{Intake, RawBatch, Receipt, Refusal};
 use crate::serve::rejects::Rejects;
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Gap;
 use crate::store::memory::MemoryStore;
 use crate::store::{HotStore as _, Position, StoreError};
 use crate::telemetry::Telemetry;
@@ -109,6 +110,12 @@ impl Log {
         (0..journal.lanes()).map(ends).collect()
     }
 
+    /// By source where the journal begins.
+    pub fn begins(&self) -> Vec<(SourceId, u64)> {
+        let Self::Journal { journal, .. } = self else { return Vec::new() };
+        (0..journal.lanes()).map(|lane| (lane as SourceId, journal.first(lane))).collect()
+    }
+
     /// Bytes on this host's disk.
     pub fn bytes(&self) -> u64 {
         match self {
@@ -117,14 +124,34 @@ impl Log {
         }
     }
 
-    /// Drops what is older than the log's limits and before what a start would read; Kafka does that itself.
-    pub fn expire(&self, now: Millis, covered: &[Position], dedupe_ms: Millis) -> Result<(), StoreError> {
+    /// Drops what is older than the log's limits and before what a start would read, and nothing that a gap is to be filled
+    /// with; Kafka does that itself.
+    pub fn expire(
+        &self,
+        now: Millis,
+        covered: &[Position],
+        gaps: &[(Gap, Vec<Position>)],
+        dedupe_ms: Millis,
+    ) -> Result<(), StoreError> {
         let Self::Journal { journal, .. } = self else { return Ok(()) };
         let mut keep_from = vec![0; journal.lanes()];
-        for position in covered {
+        let needed = |position: &Position| {
             let lane = position.source as usize;
-            if let Some(keep) = keep_from.get_mut(lane) {
-                *keep = journal.first_arriving(lane, position.arrival - dedupe_ms).min(position.next);
+            journal.first_arriving(lane, position.arrival.saturating_sub(dedupe_ms)).min(position.next)
+        };
+        for position in covered {
+            if let Some(keep) = keep_from.get_mut(position.source as usize) {
+                *keep = needed(position);
+            }
+        }
+        for (gap, at) in gaps {
+            for (source, until) in gap.until.iter().flatten() {
+                let at = at.iter().find(|at| at.source == *source);
+                if let Some(keep) = keep_from.get_mut(*source as usize)
+                    && at.is_none_or(|at| at.next < *until)
+                {
+                    *keep = at.map_or(0, needed).min(*keep);
+                }
             }
         }
         journal.expire(now, &keep_from).map(drop).map_err(|error| StoreError::Engine(error.to_string()))

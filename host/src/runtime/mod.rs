@@ -1,6 +1,7 @@
 //! Wires it all: shard threads, the log, the tick, checkpoints, reload.
 
 mod alerts;
+mod backfill;
 mod border;
 pub mod demo;
 mod demo_feed;

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::shards::{Job, Reply, Shards};
 use crate::engine::delta::SourceId;
-use crate::ingest::RawBatch;
-use crate::ingest::journal::{Journal, JournalError};
+use crate::ingest::journal::{Journal, JournalError, Part};
 use crate::store::Position;
 use crate::time::Millis;
 
@@ -33,7 +32,7 @@ pub fn recover(
         let before = |lane: usize| {
             let &(next, arrival) = positions.get(&(lane as SourceId))?;
             let since = arrival - span;
-            Some(Part { from: journal.first_arriving(lane, since), to: next, since })
+            Some(Part { lane, from: journal.first_arriving(lane, since), to: next, since })
         };
         feed(journal, shards, &before, &|| {
             ids_batches.fetch_add(1, Relaxed);
@@ -44,7 +43,7 @@ pub fn recover(
     }
     let after = |lane: usize| {
         let from = positions.get(&(lane as SourceId)).map_or(0, |(next, _)| *next);
-        Some(Part { from, to: u64::MAX, since: Millis::MIN })
+        Some(Part { lane, from, to: u64::MAX, since: Millis::MIN })
     };
     feed(journal, shards, &after, &|| {
         batches.fetch_add(1, Relaxed);
@@ -61,13 +60,6 @@ fn finished(shards: &Shards) {
     }
 }
 
-/// What is read of a lane: batches numbered `from` to before `to`, as far as they arrived at or after `since`.
-struct Part {
-    from: u64,
-    to: u64,
-    since: Millis,
-}
-
 /// One reader a shard, its lanes merged by arrival, so that ids are seen about in the order in which they came.
 fn feed(
     journal: &Journal,
@@ -78,22 +70,8 @@ fn feed(
     let generation = shards.generation();
     let read = |shard: usize| -> Result<(), JournalError> {
         let own = (0..journal.lanes()).filter(|lane| shards.owner(*lane as SourceId) == shard);
-        let mut lanes = Vec::new();
-        for lane in own {
-            let Some(Part { from, to, since }) = part(lane) else { continue };
-            let batches = journal.read(lane, from).arriving(since);
-            let mut batches = batches.take_while(move |it| it.as_ref().map_or(true, |(at, _)| *at < to));
-            if let Some(first) = batches.next().transpose()? {
-                lanes.push((lane, first, batches));
-            }
-        }
-        while let Some(at) = (0..lanes.len()).min_by_key(|at| lanes[*at].1.1.arrival) {
-            let (lane, head, batches) = &mut lanes[at];
-            let lane = *lane;
-            let (sequence, batch): (u64, RawBatch) = match batches.next().transpose()? {
-                Some(following) => std::mem::replace(head, following),
-                None => lanes.swap_remove(at).1,
-            };
+        for next in journal.merged(own.filter_map(part))? {
+            let (lane, sequence, batch) = next?;
             while shards.waiting() > WAITING_MAX * shards.count() {
                 std::thread::yield_now();
             }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::catalog::definitions::{Active, Definitions, Difference, Outcome};
 use crate::catalog::diagnostic::Diagnostic;
-use crate::catalog::{decode, difference, load};
+use crate::catalog::{decode, difference, load, refuse_backfill};
 use crate::engine::plan::Fingerprint;
 use crate::plugin::Registry;
 use crate::store::StoreError;
@@ -28,6 +28,8 @@ pub struct Keeper {
     clock: Clock,
     telemetry: Arc<Telemetry>,
     active: Arc<ArcSwap<Active>>,
+    /// Why new metrics cannot be filled backwards on this host.
+    no_backfill: Option<&'static str>,
     /// Of the files as they were when they were last tried.
     tried: Mutex<u64>,
 }
@@ -43,9 +45,10 @@ impl Keeper {
         store: Arc<Embedded>,
         clock: Clock,
         telemetry: Arc<Telemetry>,
+        no_backfill: Option<&'static str>,
     ) -> anyhow::Result<Result<Self, Vec<Diagnostic>>> {
         let tried = signature(&file, &registry);
-        let definitions = match read(&file, &registry) {
+        let definitions = match read(&file, &registry, no_backfill) {
             Ok(definitions) => definitions,
             Err(diagnostics) => return Ok(Err(diagnostics)),
         };
@@ -63,7 +66,7 @@ impl Keeper {
         telemetry.reload.revision.set(revision as i64);
         retain(&registry, &active);
         let active = Arc::new(ArcSwap::from_pointee(active));
-        Ok(Ok(Self { file, registry, store, clock, telemetry, active, tried: Mutex::new(tried) }))
+        Ok(Ok(Self { file, registry, store, clock, telemetry, active, no_backfill, tried: Mutex::new(tried) }))
     }
 
     pub fn active(&self) -> &Arc<ArcSwap<Active>> {
@@ -84,8 +87,11 @@ impl Keeper {
         folders
     }
 
-    /// Applies what has changed since the last try, whole or not at all. `None`: nothing did.
-    pub fn check(&self) -> Result<Option<Arc<Outcome>>, StoreError> {
+    /// Applies what has changed since the last try, whole or not at all, by handing it to `switch`. `None`: nothing did.
+    pub fn check(
+        &self,
+        switch: impl FnOnce(Active) -> Result<(), StoreError>,
+    ) -> Result<Option<Arc<Outcome>>, StoreError> {
         let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         let signature = signature(&self.file, &self.registry);
         if *tried == signature {
@@ -94,7 +100,7 @@ impl Keeper {
         *tried = signature;
         let before = self.active.load_full();
         let now = self.clock.now();
-        let active = match read(&self.file, &self.registry) {
+        let active = match read(&self.file, &self.registry, self.no_backfill) {
             Ok(definitions) if definitions.digest == before.definitions.digest => {
                 let unchanged = definitions.metrics.iter().map(|metric| metric.name.clone()).collect();
                 let last = Outcome::Applied { at: now, difference: Difference { unchanged, ..Difference::default() } };
@@ -122,7 +128,7 @@ impl Keeper {
         self.telemetry.reload.revision.set(active.revision as i64);
         retain(&self.registry, &active);
         let last = active.last.clone();
-        self.active.store(Arc::new(active));
+        switch(active)?;
         Ok(Some(last))
     }
 }
@@ -132,10 +138,16 @@ fn parent(file: &Path) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
 }
 
-fn read(file: &Path, registry: &Registry) -> Result<Definitions, Vec<Diagnostic>> {
+fn read(file: &Path, registry: &Registry, no_backfill: Option<&str>) -> Result<Definitions, Vec<Diagnostic>> {
     let name = file.display().to_string();
     match std::fs::read(file) {
-        Ok(bytes) => decode(&name, bytes).and_then(|text| load(&name, &text, registry)),
+        Ok(bytes) => decode(&name, bytes).and_then(|text| {
+            let definitions = load(&name, &text, registry)?;
+            match no_backfill {
+                Some(reason) if !definitions.backfilled().is_empty() => Err(refuse_backfill(&name, &text, reason)),
+                _ => Ok(definitions),
+            }
+        }),
         Err(error) => {
             let message = format!("cannot read {name}: {error}");
             let rendered = format!("error: {message}");

@@ -181,9 +181,15 @@ impl Shards {
     /// Waits until no shard is at work and takes what they have: one instant for all, so that an id that one dropped as a
     /// duplicate is counted in this cut or an earlier one. `span_ms`: how long ids are remembered from now on.
     pub fn cut(&self, newest_arrival: Millis, span_ms: Millis) -> Cut {
+        self.cut_and(newest_arrival, span_ms, |cut| cut)
+    }
+
+    /// The same; the shards go on when `act` is done, so that what it changes holds for all that comes after the cut.
+    pub fn cut_and<T>(&self, newest_arrival: Millis, span_ms: Millis, act: impl FnOnce(Cut) -> T) -> T {
         self.at_rest(|cut| {
             let arrival = cut.ranges.iter().map(|range| range.arrival).max().unwrap_or(newest_arrival);
             self.dedupe.write().unwrap_or_else(PoisonError::into_inner).maintain(arrival, span_ms);
+            act(cut)
         })
     }
 
@@ -202,8 +208,8 @@ impl Shards {
         self.generation.load(Acquire)
     }
 
-    /// What the shards have, cut while none of them works; `act` sees it before they go on. One at a time.
-    fn at_rest(&self, act: impl FnOnce(&Cut)) -> Cut {
+    /// What the shards have, cut while none of them works; `act` gets it before they go on. One at a time.
+    fn at_rest<T>(&self, act: impl FnOnce(Cut) -> T) -> T {
         let (resume, wait) = bounded::<()>(0);
         let (reply, replies) = bounded(self.control.len());
         for control in &self.control {
@@ -218,9 +224,9 @@ impl Shards {
             whole.uncounted.extend(cut.uncounted);
             whole.behind = [whole.behind, cut.behind].into_iter().flatten().min();
         }
-        act(&whole);
+        let done = act(whole);
         drop(resume);
-        whole
+        done
     }
 
     /// Ends the threads when all jobs sent so far are done, and gives what they had last.

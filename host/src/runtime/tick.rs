@@ -13,10 +13,11 @@ use super::raw::Raw;
 use super::recover::{self, Recovered};
 use super::shards::{Cut, Shards};
 use super::waiting::HistoryWaiting;
-use crate::catalog::definitions::{Active, MetricKind};
+use crate::catalog::definitions::{Active, Definitions, MetricKind};
 use crate::engine::delta::{Delta, SourceId, Uncounted};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::embedded::{Checkpoint, Embedded};
+use crate::store::ledger::{Change, Gap};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::{Lease, Others};
 use crate::store::{HistoryStore, HotStore as _, Position, StoreError};
@@ -115,6 +116,38 @@ impl Ticker {
             since.bytes = 0;
         }
         Ok(due)
+    }
+
+    /// Other definitions hold from now on. Where new metrics can be filled backwards, all that was counted before is applied
+    /// first, while the shards rest: the stored positions say then where the new ones are counted from.
+    pub fn change_definitions(&self, active: Active, now: Millis) -> Result<(), StoreError> {
+        let _one = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.can_backfill() {
+            self.active.store(Arc::new(active));
+            return Ok(());
+        }
+        let (log_floor, sources) = self.log.floor();
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shards.cut_and(now, active.definitions.plan.event.dedupe_ms, |cut| {
+            self.take(cut, (now.min(log_floor), sources.as_deref()), now, &mut since)?;
+            self.note_definitions(&active.definitions);
+            self.active.store(Arc::new(active));
+            Ok(())
+        })
+    }
+
+    fn can_backfill(&self) -> bool {
+        matches!((&*self.log, &self.hot), (Log::Journal { .. }, Hot::Memory(_)))
+    }
+
+    /// These are counted from where the state stands.
+    fn note_definitions(&self, definitions: &Definitions) {
+        self.memory.change_definitions(&Change {
+            counted: &definitions.plan.metrics.iter().map(|metric| metric.lineage).collect(),
+            wanted: &definitions.backfilled(),
+            first: &self.log.begins(),
+            ahead_ms: definitions.plan.event.ahead_ms,
+        });
     }
 
     fn meet_others(&self, now: Millis) -> Result<(), StoreError> {
@@ -237,6 +270,9 @@ impl Ticker {
         self.hot.begin(&self.log.name(), &self.log.ends(), event.ahead_ms)?;
         let positions = self.hot.positions()?;
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = positions.clone();
+        if self.can_backfill() {
+            self.note_definitions(&self.active.load().definitions);
+        }
         Ok(recover::recover(journal, &self.shards, &positions, event.id.map(|_| event.dedupe_ms))?)
     }
 
@@ -269,13 +305,15 @@ impl Ticker {
     /// What is in memory goes to disk with its positions; before them the journal that they speak of. Ticks go on meanwhile.
     pub fn checkpoint(&self, now: Millis) -> Result<(), StoreError> {
         let started = Instant::now();
+        // As of before the checkpoint: what is filled later may not be on disk yet.
+        let gaps = self.memory.gaps();
         let elsewhere = self.clickhouse.as_deref().map(|it| it as &dyn HistoryStore);
         let durable = || self.make_durable();
         self.look_for_lost_history();
         let mut writes = true;
         let (covered, done) = match self.hot {
             Hot::Memory(_) => {
-                let covered = self.memory.positions()?;
+                let covered = self.hot.positions()?;
                 (covered, self.embedded.checkpoint(&self.memory, elsewhere, &durable)?)
             }
             // Redis keeps the state itself; what it has may be a moment old after it failed, so the journal is kept from where
@@ -318,7 +356,7 @@ impl Ticker {
         }
         let shorter_ms = since.shorter_ms;
         drop(since);
-        self.expire(now, shorter_ms)
+        self.expire(now, shorter_ms, &gaps)
     }
 
     /// ClickHouse may have been emptied: what is here is then written to it again.
@@ -370,14 +408,14 @@ impl Ticker {
         Minute::of(floor - active.definitions.plan.event.lateness_ms - windows.max().unwrap_or(0) - HOUR_MS)
     }
 
-    fn expire(&self, now: Millis, shorter_ms: Millis) -> Result<(), StoreError> {
+    fn expire(&self, now: Millis, shorter_ms: Millis, gaps: &[(Gap, Vec<Position>)]) -> Result<(), StoreError> {
         let dedupe_ms = self.active.load().definitions.plan.event.dedupe_ms;
         // Of the last checkpoint: what memory has may not be on disk yet.
         let mut covered = self.covered();
         if let Some(raw) = &self.raw {
             raw.hold_back(&mut covered);
         }
-        self.log.expire(now, &covered, dedupe_ms)?;
+        self.log.expire(now, &covered, gaps, dedupe_ms)?;
         match &self.clickhouse {
             Some(clickhouse) => clickhouse.expire(now),
             None => self.embedded.history().expire(now + shorter_ms),

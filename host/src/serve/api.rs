@@ -9,9 +9,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Services;
+use super::query::bind::{Subject, bind};
+use super::query::complete::coverage;
 use super::query::request::{decode, parameters, parse};
 use crate::catalog::definitions::{Active, MetricDefinition, MetricKind, ValueShape};
+use crate::store::StateReader;
 use crate::telemetry;
+use crate::time::MINUTE_MS;
 use crate::web::{ApiError, suggestion};
 
 const DIMENSION_VALUES: usize = 1_000;
@@ -40,8 +44,9 @@ async fn blocking<T: Send + 'static>(
 pub async fn metrics(State(services): State<Arc<Services>>) -> Json<Value> {
     let active = services.active.load_full();
     let definitions = &active.definitions;
-    let metrics: Vec<Value> =
-        definitions.metrics.iter().enumerate().map(|(index, metric)| metric_json(&active, index, metric)).collect();
+    let reader = services.evaluator.reader.as_ref();
+    let told = |(index, metric)| metric_json(&active, reader, index, metric);
+    let metrics: Vec<Value> = definitions.metrics.iter().enumerate().map(told).collect();
     let dimensions: Vec<Value> = definitions
         .dimensions
         .iter()
@@ -56,7 +61,7 @@ pub async fn metrics(State(services): State<Arc<Services>>) -> Json<Value> {
     }))
 }
 
-fn metric_json(active: &Active, index: usize, metric: &MetricDefinition) -> Value {
+fn metric_json(active: &Active, reader: &dyn StateReader, index: usize, metric: &MetricDefinition) -> Value {
     let definitions = &active.definitions;
     let (kind, window_ms, per_ms) = match metric.kind {
         MetricKind::Aggregate { window_ms, per_ms, .. } => ("aggregate", Some(window_ms), per_ms),
@@ -68,6 +73,8 @@ fn metric_json(active: &Active, index: usize, metric: &MetricDefinition) -> Valu
         ValueShape::Top { .. } => ("top", None, None),
         ValueShape::Funnel { steps, span_ms, .. } => ("funnel", Some(steps), Some(span_ms)),
     };
+    let total = Subject { metric: metric.name.clone(), ..Subject::default() };
+    let coverage = bind(active, &total).ok().and_then(|bound| coverage(reader, &bound, MINUTE_MS));
     json!({
         "name": metric.name,
         "title": metric.title,
@@ -83,7 +90,8 @@ fn metric_json(active: &Active, index: usize, metric: &MetricDefinition) -> Valu
         "steps": steps,
         "span_ms": span_ms,
         "zero_fill": metric.zero_fill,
-        "state": "live",
+        "state": if coverage.is_some_and(|coverage| coverage.filling) { "filling" } else { "live" },
+        "complete_from": coverage.map(|coverage| coverage.complete_from),
         "anomalies": rule.map(|rule| json!({"rule": rule.kind.label(), "by": rule.by})),
         "changes": changes(active, metric),
     })

@@ -153,7 +153,8 @@ fn resources_have_their_shapes() {
     let revenue = json!({
         "name": "revenue", "title": "revenue", "unit": null, "better": null, "kind": "aggregate", "expression": "revenue",
         "window_ms": 3_600_000, "per_ms": null, "dimensions": ["country", "device"], "estimate": false,
-        "value": "number", "steps": null, "span_ms": null, "zero_fill": true, "state": "live", "anomalies": null, "changes": [],
+        "value": "number", "steps": null, "span_ms": null, "zero_fill": true, "state": "live", "complete_from": null,
+        "anomalies": null, "changes": [],
     });
     assert_eq!(metrics["metrics"][2], revenue);
     assert_eq!(metrics["metrics"][10]["window_ms"], 3_600_000, "the longest of its parts");

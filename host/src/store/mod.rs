@@ -4,6 +4,7 @@ mod answer;
 mod cells;
 pub mod clickhouse;
 pub mod embedded;
+pub mod ledger;
 pub mod memory;
 mod pane;
 pub mod reader;
@@ -35,6 +36,9 @@ pub enum StoreError {
     /// The delta does not begin where the stored position is: dropped whole. Its source is to be read again from `stored`.
     #[error("source {source_id} of group {group} is at {stored}, the delta begins at {from}")]
     Position { group: StateGroup, source_id: SourceId, stored: u64, from: u64 },
+    /// What the delta fills is no longer a gap, or one of other metrics: it is dropped whole.
+    #[error("nothing is to be filled under group {group} any more")]
+    NoGap { group: StateGroup },
     /// Another host has taken the source over: the delta is dropped whole, and this host no longer counts it.
     #[error("source {source_id} was taken over by another host (epoch {stored}, this host has {epoch})")]
     Fenced { source_id: SourceId, epoch: u64, stored: u64 },
@@ -63,6 +67,15 @@ pub struct Position {
     pub next: u64,
     /// Arrival of the newest batch before `next`.
     pub arrival: Millis,
+}
+
+/// How far back metrics are complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Minutes from here on have all their events; older ones may lack some. 0: nothing is missing.
+    pub complete_from: Millis,
+    /// What is missing may still be filled from the log.
+    pub filling: bool,
 }
 
 /// What the reader wants of one metric: its states by some of its dimensions, at minute or hour resolution.
@@ -201,6 +214,11 @@ pub trait StateReader: Send + Sync {
 
     /// Values of a dimension by name with the number of events that had them, most frequent first.
     fn dimension_values(&self, dimension: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
+
+    /// How far back the metrics of these lineages are complete together.
+    fn coverage(&self, _lineages: &[Fingerprint]) -> Coverage {
+        Coverage::default()
+    }
 
     /// Points that start at or after this can still change without being late: the first minute that is not closed.
     fn provisional_from(&self) -> Minute;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::answer::{Answer, Step};
 use super::memory::{HotRead, MemoryStore};
 use super::pane::Wanted;
-use super::{HistoryStore, HotStore, PaneRequest, ReadAnswer, ReadRequest, Seq, StateReader, StoreError, StoredPane};
+use super::{
+    Coverage, HistoryStore, HotStore, PaneRequest, ReadAnswer, ReadRequest, Seq, StateReader, StoreError, StoredPane,
+};
 use crate::engine::plan::Fingerprint;
 use crate::time::Minute;
 
@@ -85,6 +87,10 @@ impl StateReader for JoinedReader {
 
     fn dimension_values(&self, dimension: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
         self.hot.dimension_values(dimension, limit)
+    }
+
+    fn coverage(&self, lineages: &[Fingerprint]) -> Coverage {
+        self.hot.coverage(lineages)
     }
 
     fn provisional_from(&self) -> Minute {

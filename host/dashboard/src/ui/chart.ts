@@ -11,7 +11,7 @@ import { nearTime } from "../time";
 import { applicable } from "../view";
 import { h, setText } from "./dom";
 import { Legend } from "./legend";
-import { Plot, type PlotModel } from "./plot";
+import { Plot, type Mark, type PlotModel } from "./plot";
 
 const LINES_MAX = 8;
 const PATIENCE_MS = 700; // an answer that comes sooner needs no word
@@ -200,9 +200,23 @@ export class Chart {
       times,
       lines: this.#picks.map((p, i) => ({ ...p, anomalies: p.line.anomalies, band: p.line.band, column: values[i]! })),
       provisionalFrom: book.provisionalFrom,
-      changes: this.metric.changes,
+      marks: this.#marks(window),
       window,
     };
+  }
+
+  /** Where the metric's meaning changed with a plugin, and where it is complete from. */
+  #marks(window: { from: number; to: number }): Mark[] {
+    const marks = this.metric.changes.map(({ t, revision }) => ({ t, text: revision === null ? "plugin changed" : `plugin changed, r${revision}` }));
+    const complete = this.#complete(window);
+    return complete === null ? marks : [...marks, complete];
+  }
+
+  /** What is to be said where points of this piece of time may lack events. */
+  #complete(window: { from: number; to: number }): Mark | null {
+    const t = this.#feed?.feed.book?.completeFrom ?? 0;
+    if (t <= window.from) return null;
+    return t > window.to ? { t: window.to, text: `complete from ${nearTime(t)} on` } : { t, text: `complete back to ${nearTime(t)}` };
   }
 
   /** The largest lines, or the isolated ones. Whoever came first keeps its rank, so that nothing jumps. */
@@ -293,6 +307,8 @@ export class Chart {
       const odd = p.line.anomalies.filter((a) => a.t >= window.from && a.t <= window.to).length;
       return `${p.name}: last ${last}, minimum ${min}, maximum ${max}, ${odd === 1 ? "1 anomaly" : `${odd || "no"} anomalies`}`;
     });
+    const complete = this.#complete(window);
+    if (words.length && complete !== null) words.push(complete.text);
     const text = words.length ? words.join(". ") : `${this.metric.title}: no data`;
     if (this.#canvas.getAttribute("aria-label") !== text) this.#canvas.setAttribute("aria-label", text);
   }

@@ -20,9 +20,15 @@ export interface PlotModel {
   lines: PlotLine[];
   /** From here on points can still change. */
   provisionalFrom: number;
-  /** Where the metric's meaning changed with a plugin. */
-  changes: { t: number; revision: number | null }[];
+  /** Times that something is to be said of. */
+  marks: Mark[];
   window: { from: number; to: number };
+}
+
+/** Text beside a line. */
+export interface Mark {
+  t: number;
+  text: string;
 }
 
 export interface PlotEvents {
@@ -203,7 +209,7 @@ export class Plot {
     events.point(this.model.times[idx] ?? null, nearest);
   }
 
-  /** Bands of what was expected, and where the meaning changed: behind the lines. */
+  /** Bands of what was expected, and marks: behind the lines. */
   #drawBehind(u: uPlot): void {
     const { ctx } = u;
     ctx.save();
@@ -222,7 +228,7 @@ export class Plot {
     ctx.font = this.#ink.font.replace("12px", `${12 * devicePixelRatio}px`);
     ctx.textBaseline = "top";
 
-    for (const { t, revision } of this.model.changes) {
+    for (const { t, text } of this.model.marks) {
       if (t < this.model.window.from || t > this.model.window.to) continue;
       const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
       ctx.beginPath();
@@ -231,7 +237,7 @@ export class Plot {
       ctx.stroke();
       const left = x < u.bbox.left + u.bbox.width / 2;
       ctx.textAlign = left ? "left" : "right";
-      ctx.fillText(revision === null ? "plugin changed" : `plugin changed, r${revision}`, x + (left ? 4 : -4) * devicePixelRatio, u.bbox.top);
+      ctx.fillText(text, x + (left ? 4 : -4) * devicePixelRatio, u.bbox.top);
     }
     ctx.restore();
   }

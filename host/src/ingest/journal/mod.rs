@@ -5,6 +5,7 @@
 
 mod frame;
 mod lane;
+mod merged;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub use frame::{Frame, FrameError};
 pub use lane::Recovery;
 use lane::{Lane, Segment};
+pub use merged::{Merged, Part};
 use segment::{Found, SegmentReader};
 
 use super::RawBatch;

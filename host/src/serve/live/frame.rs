@@ -11,7 +11,8 @@ use super::topic::Model;
 use crate::anomaly::Judged;
 use crate::catalog::definitions::{Active, Outcome};
 use crate::serve::query::answer::{
-    comma, json as write_json, key, write_anomaly, write_band, write_labels, write_series, write_value,
+    comma, json as write_json, key, write_anomaly, write_band, write_complete_from, write_labels, write_series,
+    write_value,
 };
 use crate::serve::query::combine::Series;
 use crate::serve::query::leaf::Grid;
@@ -77,6 +78,7 @@ pub fn snapshot(model: &Model) -> Body {
     write_series(&mut out, &model.view);
     key(&mut out, "provisional_from");
     write_json(&mut out, &model.view.provisional_from());
+    write_complete_from(&mut out, model.view.complete_from);
     out.push(b'}');
     Body { op: "snapshot", bytes: out.into() }
 }
@@ -88,6 +90,7 @@ pub struct DeltaWriter {
     new_series: Vec<u8>,
     band: Vec<u8>,
     anomalies: Vec<Body>,
+    complete_from: Option<Millis>,
 }
 
 impl DeltaWriter {
@@ -122,10 +125,16 @@ impl DeltaWriter {
         self.anomalies.push(Body { op: "anomaly", bytes: out.into() });
     }
 
+    /// What was filled backwards reaches to another point now.
+    pub fn complete_from(&mut self, complete_from: Option<Millis>) {
+        self.complete_from = complete_from;
+    }
+
     /// The bodies to send, the delta first; none where nothing changed. `closed`: a point that was shown has become final.
     pub fn finish(self, prev: u64, seq: u64, provisional_from: Option<Millis>, closed: bool) -> Vec<Body> {
         let mut bodies = Vec::new();
-        if closed || [&self.points, &self.new_series, &self.band].iter().any(|items| !items.is_empty()) {
+        let told = closed || self.complete_from.is_some();
+        if told || [&self.points, &self.new_series, &self.band].iter().any(|items| !items.is_empty()) {
             let mut out = Vec::with_capacity(self.points.len() + self.band.len() + self.new_series.len() + 128);
             key(&mut out, "prev");
             write_json(&mut out, &prev);
@@ -139,6 +148,7 @@ impl DeltaWriter {
             }
             key(&mut out, "provisional_from");
             write_json(&mut out, &provisional_from);
+            write_complete_from(&mut out, self.complete_from);
             out.push(b'}');
             bodies.push(Body { op: "delta", bytes: out.into() });
         }

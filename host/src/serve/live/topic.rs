@@ -245,6 +245,9 @@ impl Model {
             self.indexes.insert(judged.points.labels.clone(), series.len());
             series.push(judged);
         }
+        if new.complete_from != self.view.complete_from {
+            delta.complete_from(new.complete_from);
+        }
         let nothing = JudgedSeries::default();
         for (index, new_series) in series.iter().enumerate() {
             let old_series = self.view.series.get(index).unwrap_or(&nothing);

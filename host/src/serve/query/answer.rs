@@ -35,8 +35,17 @@ pub fn write_answer(head: &Head, view: &View) -> Vec<u8> {
     write_series(&mut out, view);
     key(&mut out, "provisional_from");
     json(&mut out, &view.provisional_from());
+    write_complete_from(&mut out, view.complete_from);
     out.push(b'}');
     out
+}
+
+/// Only of what was to be filled backwards.
+pub fn write_complete_from(out: &mut Vec<u8>, complete_from: Option<Millis>) {
+    if let Some(complete_from) = complete_from {
+        key(out, "complete_from");
+        json(out, &complete_from);
+    }
 }
 
 /// `[{"labels":{…},"points":[…],"anomalies":[…]},…]`; with `"band"` where a rule judges the series.

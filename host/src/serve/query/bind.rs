@@ -44,6 +44,8 @@ impl Bound {
 pub struct Leaf {
     /// Its own and its predecessors'.
     pub fingerprints: Vec<Fingerprint>,
+    /// Lineages of all that its values are made from, where it was to be filled backwards.
+    pub backfilled: Vec<Fingerprint>,
     pub kinds: Vec<StateKind>,
     pub margins: bool,
     pub dimensions: usize,
@@ -205,6 +207,10 @@ impl Binder<'_> {
         let filters = self.filters.iter().map(|(name, values)| Some((place(name)?, values.clone())));
         Some(Leaf {
             fingerprints: lineage.iter().map(|(fingerprint, _)| *fingerprint).collect(),
+            backfilled: match metric.backfill {
+                true => self.active.definitions.lineages_of(metric),
+                false => Vec::new(),
+            },
             kinds: plan_metric_of.slots.iter().map(|slot| slot.kind()).collect(),
             margins: plan_metric_of.keeps_margins(),
             dimensions: metric.dimensions.len(),

@@ -153,6 +153,7 @@ impl World {
             expression: name.into(),
             unit: None,
             better: None,
+            backfill: false,
             kind,
             dimensions: dimensions.iter().map(|name| (*name).into()).collect(),
             estimate: false,

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod bind;
 mod cache;
 pub mod combine;
+pub mod complete;
 mod funnel;
 pub mod leaf;
 pub mod replay;
@@ -70,12 +71,15 @@ impl Evaluator {
     /// The points of a bound question at `asked`, judged by `rules`.
     pub fn view(&self, bound: &Bound, asked: Grid, rules: &[AnomalyRule], now: Millis) -> Result<View, ApiError> {
         let span = span_of(asked, rules, now);
-        // Asked before the states are read: what closes in between is still shown as open, never the other way round.
+        // Asked before the states are read: what closes or is filled in between is still shown as open, never the other way
+        // round.
+        let coverage = complete::coverage(self.reader.as_ref(), bound, asked.step_ms);
+        let complete_from = coverage.map(|coverage| coverage.complete_from);
         let mut progress = self.progress(now);
         progress.closed_until -= bound.lookahead_ms();
         let answers = self.read(bound, span.grid, now)?;
         let leaves: Vec<&LeafAnswer> = answers.iter().map(Arc::as_ref).collect();
-        view(bound, &leaves, span, progress, rules, &self.memo)
+        Ok(View { complete_from, ..view(bound, &leaves, span, progress, rules, &self.memo)? })
     }
 
     /// The body of an answer to `GET /v1/query`.

@@ -33,6 +33,8 @@ pub struct View {
     pub by: Vec<String>,
     pub span: Span,
     pub progress: Progress,
+    /// Points from here on have all their events; `None`: nothing was to be filled backwards.
+    pub complete_from: Option<Millis>,
     pub seq: u64,
     pub series: Vec<JudgedSeries>,
 }
@@ -106,7 +108,7 @@ pub fn view(
         }
         asked.add_silent(&mut series, &all);
     }
-    Ok(View { by: bound.by.clone(), span, progress, seq, series })
+    Ok(View { by: bound.by.clone(), span, progress, complete_from: None, seq, series })
 }
 
 /// Judges the series with the most points, at most `series_max`; gives how many there are more.

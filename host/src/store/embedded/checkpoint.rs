@@ -1,7 +1,7 @@
 //! Writing the hot store's checkpoint: what changed and the positions it covers in one atomic batch, history before it.
 //!
 //! Keys of the keyspace `hot`, numbers big endian:
-//! `h` head; `m` fingerprint: shape; `d` fingerprint, day: its combinations; `p` fingerprint, minute: a pane;
+//! `h` head; `l` ledger; `m` fingerprint: shape; `d` fingerprint, day: its combinations; `p` fingerprint, minute: a pane;
 //! `v` day, dimension: values kept; `c` day of arrival, dimension: events by value.
 
 use std::sync::{Arc, PoisonError};
@@ -158,6 +158,9 @@ impl Batch<'_> {
         }
         for (name, day, counts) in &snapshot.counts {
             self.insert(value_key(b'c', *day, name), json(counts)?);
+        }
+        if let Some(ledger) = &snapshot.ledger {
+            self.insert(b"l".to_vec(), json(ledger)?);
         }
         self.insert(b"h".to_vec(), json(&snapshot.head)?);
         Ok(())

@@ -30,6 +30,9 @@ impl Embedded {
         // Noted before any of these numbers is given out.
         self.put_head(&head)?;
         restore.head(head);
+        if let Some(ledger) = self.hot.get("l").map_err(engine)? {
+            restore.ledger(json(&ledger)?);
+        }
         // In this order: shapes before days, days before panes.
         for kind in [b'm', b'd', b'v', b'c', b'p'] {
             for guard in self.hot.prefix([kind]) {

@@ -1,5 +1,6 @@
 //! The embedded store: the suites, with restarts, checkpoints and evictions in between; what a damaged or foreign folder says.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,12 +9,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::engine::delta::Delta;
+use crate::engine::delta::{Delta, GROUP_ALL, SourceRange};
 use crate::engine::plan::Fingerprint;
+use crate::store::ledger::Change;
 use crate::store::memory::MemoryStore;
 use crate::store::reader::JoinedReader;
 use crate::store::suite::{self, Folder, Model};
-use crate::store::{HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Resolution, Seq, StateReader};
+use crate::store::{Coverage, HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Resolution, Seq, StateReader};
 use crate::time::Minute;
 
 #[test]
@@ -303,6 +305,62 @@ fn an_hour_stands_in_for_minutes_that_are_past_retention() {
             assert_eq!(suite::flatten(&joined.read(&request).unwrap()), model.read(metric, &request), "round {round}");
         }
     }
+}
+
+/// Pieces for a day that hot has forgotten, with evictions and restarts between them: as if nothing had been forgotten, limits included.
+#[test]
+fn a_gap_is_filled_in_history_each_piece_once() {
+    const PIECES: u64 = 9;
+    let plan = suite::plan_with_summaries();
+    let folder = Folder::new("filled");
+    let open = || {
+        let embedded = Embedded::open(&folder.0).unwrap();
+        let hot = Arc::new(embedded.load().unwrap());
+        (embedded, hot)
+    };
+    let lineages: BTreeSet<Fingerprint> = plan.metrics.iter().map(|metric| metric.lineage).collect();
+    let measured = |hot: &MemoryStore, counted: &BTreeSet<Fingerprint>| {
+        hot.change_definitions(&Change { counted, wanted: counted, first: &[], ahead_ms: 0 });
+    };
+    let delta = |group, from, to, events: &[suite::Event]| {
+        let source = |source| SourceRange { group, source, from, to, arrival: 9 };
+        Delta { sources: vec![source(0), source(1)], partials: vec![suite::partial(&plan, events)] }
+    };
+    let (mut embedded, mut hot) = open();
+    let (reference, mut random) = (MemoryStore::new(), StdRng::seed_from_u64(4));
+    measured(&hot, &BTreeSet::new());
+    hot.apply(delta(GROUP_ALL, 0, PIECES, &[])).unwrap();
+    measured(&hot, &lineages);
+    let live = suite::random_events(&mut random, 4 * 1440..4 * 1440 + 60);
+    hot.apply(delta(GROUP_ALL, PIECES, PIECES + 1, &live)).unwrap();
+    reference.apply(delta(GROUP_ALL, 0, 1, &live)).unwrap();
+    hot.close_up_to(Minute(4 * 1440));
+    embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
+    assert_eq!(hot.evict(Minute(3 * 1440)), Minute(3 * 1440));
+    let all: Vec<Fingerprint> = lineages.iter().copied().collect();
+    for piece in 0..PIECES {
+        let events = suite::random_events(&mut random, 1440..1560);
+        let (gap, _) = hot.gaps().remove(0);
+        assert!(hot.coverage(&all).filling);
+        hot.apply(delta(gap.group, piece, piece + 1, &events)).unwrap();
+        reference.apply(delta(GROUP_ALL, piece + 1, piece + 2, &events)).unwrap();
+        assert!(hot.apply(delta(gap.group, piece, piece + 1, &events)).is_err(), "each piece once");
+        if piece % 3 != 2 {
+            embedded.checkpoint(&hot, None, &|| Ok(())).unwrap();
+            hot.evict(Minute(3 * 1440));
+        }
+        if piece % 3 == 1 {
+            drop((embedded, hot));
+            (embedded, hot) = open();
+        }
+        let joined = JoinedReader::new(hot.clone(), Some(embedded.history()));
+        assert_eq!(everything(&joined, 1440..1560), everything(&reference, 1440..1560), "piece {piece}");
+        assert_eq!(everything(&joined, 4 * 1440..4 * 1440 + 60), everything(&reference, 4 * 1440..4 * 1440 + 60));
+    }
+    assert!(hot.gaps().is_empty());
+    assert_eq!(hot.coverage(&all), Coverage::default());
+    let more = hot.apply(delta(1, PIECES, PIECES + 1, &[]));
+    assert!(matches!(more, Err(StoreError::NoGap { group: 1 })), "{more:?}");
 }
 
 #[test]

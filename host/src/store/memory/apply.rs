@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::merge::{Merge, merge_all, on_threads};
 use super::snapshot::Dropped;
 use super::state::{MetricState, State};
-use crate::engine::delta::{Delta, MetricPartial, Partial};
+use crate::engine::delta::{Delta, GROUP_ALL, MetricPartial, Partial};
 use crate::engine::plan::{Fingerprint, Metric, Plan, StateKind};
 use crate::store::table::{EMPTY, OTHER};
 use crate::store::{Seq, StoreError};
@@ -24,6 +24,10 @@ pub const COUNTED_DAYS: u32 = 8;
 /// Everything that can make the delta unfit, before anything is changed.
 pub fn check(state: &State, delta: &Delta) -> Result<(), StoreError> {
     for range in &delta.sources {
+        let gap = state.ledger.as_ref().and_then(|ledger| ledger.gap(range.group));
+        if range.group != GROUP_ALL && gap.is_none() {
+            return Err(StoreError::NoGap { group: range.group });
+        }
         let stored = state.positions.get(&(range.group, range.source)).map_or(0, |&(next, _)| next);
         if stored != range.from {
             return Err(StoreError::Position { group: range.group, source_id: range.source, stored, from: range.from });
@@ -51,8 +55,13 @@ pub fn apply(state: &mut State, delta: Delta, threads: usize) -> Seq {
     for partial in delta.partials {
         merge_partial(state, partial, arrival.unwrap_or(0), threads);
     }
-    for range in delta.sources {
+    for range in &delta.sources {
         state.positions.insert((range.group, range.source), (range.to, range.arrival));
+    }
+    let State { ledger: Some(ledger), positions, .. } = state else { return state.seq };
+    for group in delta.sources.iter().map(|range| range.group).filter(|group| *group != GROUP_ALL) {
+        ledger.moved(positions, group);
+        state.ledger_unsaved = true;
     }
     state.seq
 }
@@ -293,6 +302,10 @@ fn place_combination(
 fn count_values(state: &mut State, partial: &Partial, arrival: Millis) {
     let day = (arrival.max(0) / DAY_MS) as u32;
     for (dimension, values) in partial.plan.dimensions.iter().zip(&partial.values) {
+        // What is filled backwards was counted here when it arrived.
+        if !values.is_empty() && values.iter().all(|value| value.events == 0) {
+            continue;
+        }
         let Some(known) = state.dimensions.get_mut(dimension.name.as_str()) else { continue };
         let shown = |text: &str| {
             let kept = |number| known.days.values().any(|day| day.kept.contains(&number));

@@ -23,6 +23,9 @@ pub fn evict(state: &mut State, before: Minute) -> Minute {
         return state.complete_from;
     }
     state.complete_from = floor;
+    // What is filled backwards goes on with the limits of days that are over.
+    let days_from =
+        if state.ledger.as_ref().is_some_and(|ledger| ledger.to_fill().next().is_some()) { 0 } else { floor.day() };
     let mut dropped = Vec::new();
     for (&fingerprint, metric) in &mut state.metrics {
         let kept = metric.panes.split_off(&floor);
@@ -33,7 +36,7 @@ pub fn evict(state: &mut State, before: Minute) -> Minute {
         }
         metric.reloaded.clear();
         metric.hours_written = metric.hours_written.split_off(&floor);
-        let days = metric.days.split_off(&floor.day());
+        let days = metric.days.split_off(&days_from);
         let gone = std::mem::replace(&mut metric.days, days);
         dropped.extend(gone.into_keys().map(|day| Dropped::Day(fingerprint, day)));
     }
@@ -41,7 +44,7 @@ pub fn evict(state: &mut State, before: Minute) -> Minute {
     dropped.extend(state.metrics.iter().filter(|(_, metric)| idle(metric)).map(|(&at, _)| Dropped::Metric(at)));
     state.metrics.retain(|_, metric| !idle(metric));
     for (name, dimension) in &mut state.dimensions {
-        let days = dimension.days.split_off(&floor.day());
+        let days = dimension.days.split_off(&days_from);
         let gone = std::mem::replace(&mut dimension.days, days);
         dropped.extend(gone.into_keys().map(|day| Dropped::KeptValues(name.clone(), day)));
     }

@@ -18,10 +18,11 @@ mod written;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::answer::Answer;
-use super::{HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
-use crate::engine::delta::Delta;
+use super::ledger::{Change, Gap, Ledger};
+use super::{Coverage, HistoryStore, HotStore, Position, ReadAnswer, ReadRequest, Seq, StateReader, StoreError};
+use crate::engine::delta::{Delta, StateGroup};
 use crate::engine::plan::Fingerprint;
-use crate::time::Minute;
+use crate::time::{Millis, Minute};
 pub(super) use apply::COUNTED_DAYS;
 pub(super) use mirror::{Changes, Numbers};
 pub(super) use read::HotRead;
@@ -128,6 +129,39 @@ impl MemoryStore {
         self.read_state().complete_from
     }
 
+    /// Other definitions hold from where the state stands.
+    pub fn change_definitions(&self, change: &Change<'_>) {
+        let _writer = self.writer();
+        let mut state = self.write();
+        let State { ledger, positions, ledger_unsaved, .. } = &mut *state;
+        *ledger_unsaved = true;
+        if ledger.is_none() && !positions.is_empty() {
+            *ledger = Some(Ledger::adopt(positions, change));
+        }
+        ledger.get_or_insert_default().change(positions, change);
+    }
+
+    /// The gaps that are to be filled, each with where it goes on by source.
+    pub fn gaps(&self) -> Vec<(Gap, Vec<Position>)> {
+        let state = self.read_state();
+        let at = |group| {
+            let of_group = state.positions.iter().filter(move |((of, _), _)| *of == group);
+            of_group.map(|(&(group, source), &(next, arrival))| Position { group, source, next, arrival }).collect()
+        };
+        let ledger = state.ledger.iter();
+        ledger.flat_map(Ledger::to_fill).map(|gap| (gap.clone(), at(gap.group))).collect()
+    }
+
+    /// Of what is to be filled the log no longer has what lies before minutes from `until` on.
+    pub fn note_lost(&self, group: StateGroup, until: Millis) {
+        let _writer = self.writer();
+        let mut state = self.write();
+        state.ledger_unsaved = true;
+        if let Some(ledger) = &mut state.ledger {
+            ledger.lost(group, until);
+        }
+    }
+
     /// What the checkpoint and history do not have yet, as of now.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot::take(&self.read_state())
@@ -230,6 +264,10 @@ impl StateReader for MemoryStore {
 
     fn dimension_values(&self, dimension: &str, limit: usize) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
         Ok(read::dimension_values(&self.read_state(), dimension, limit))
+    }
+
+    fn coverage(&self, lineages: &[Fingerprint]) -> Coverage {
+        self.read_state().ledger.as_ref().map(|ledger| ledger.coverage(lineages)).unwrap_or_default()
     }
 
     fn provisional_from(&self) -> Minute {

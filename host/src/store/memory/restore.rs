@@ -10,6 +10,7 @@ use super::{MemoryStore, apply};
 use crate::engine::delta::Delta;
 use crate::engine::plan::Fingerprint;
 use crate::store::cells::{Cells, Pane};
+use crate::store::ledger::Ledger;
 use crate::store::pane::{Decoded, Wanted};
 use crate::store::table::{ANY, Combinations, OTHER};
 use crate::store::{HistoryStore, PaneRequest, Resolution, Seq, StoreError, StoredPane};
@@ -38,6 +39,10 @@ impl Restore {
         (state.seq, state.forgotten) = (head.seq, head.forgotten);
         state.saved = state.seq;
         state.positions = head.positions.into_iter().map(|(g, s, next, arrival)| ((g, s), (next, arrival))).collect();
+    }
+
+    pub fn ledger(&mut self, ledger: Ledger) {
+        self.state.ledger = Some(ledger);
     }
 
     pub fn metric(&mut self, fingerprint: Fingerprint, shape: MetricShape) {

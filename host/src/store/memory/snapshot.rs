@@ -9,6 +9,7 @@ use super::state::{Day, Held, MetricState, State};
 use crate::engine::delta::{SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::store::cells::Pane;
+use crate::store::ledger::Ledger;
 use crate::store::pane::{Meaning, encode};
 use crate::store::{Names, PaneRecord, Resolution, Seq, StoreError};
 use crate::time::{Millis, Minute};
@@ -60,6 +61,8 @@ pub enum Dropped {
 #[derive(Default)]
 pub struct Snapshot {
     pub head: Head,
+    /// Where it changed.
+    pub ledger: Option<Ledger>,
     pub metrics: Vec<(Fingerprint, MetricShape)>,
     pub days: Vec<(Fingerprint, u32, DaySnapshot)>,
     pub panes: Vec<PaneSnapshot>,
@@ -160,6 +163,7 @@ impl Snapshot {
                 snapshot.counts.push((name.clone(), day, counts));
             }
         }
+        snapshot.ledger = state.ledger.clone().filter(|_| state.ledger_unsaved);
         let gone = |dropped: &&Dropped| !is_back(state, dropped);
         snapshot.dropped = state.dropped.iter().filter(gone).cloned().collect();
         snapshot
@@ -214,6 +218,7 @@ impl Snapshot {
     /// Notes in the state that all of this is on disk.
     pub fn note_saved(&self, state: &mut State) {
         state.saved = self.head.seq;
+        state.ledger_unsaved &= state.ledger != self.ledger;
         for pane in &self.panes {
             let held = state.metrics.get_mut(&pane.fingerprint).and_then(|metric| metric.panes.get_mut(&pane.minute));
             if let Some(Held { saved, written, .. }) = held {

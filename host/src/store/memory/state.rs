@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::snapshot::Dropped;
-use crate::engine::delta::{SourceId, StateGroup};
 use crate::engine::plan::{Fingerprint, StateKind};
 use crate::store::cells::Pane;
+use crate::store::ledger::{Ledger, Positions};
 use crate::store::table::{ANY, EMPTY, OTHER, Table};
 use crate::store::{OTHER as OTHER_TEXT, Seq};
-use crate::time::{Millis, Minute};
+use crate::time::Minute;
 
 #[derive(Default)]
 pub struct State {
     pub seq: Seq,
-    pub positions: BTreeMap<(StateGroup, SourceId), (u64, Millis)>,
+    pub positions: Positions,
+    /// `None`: the state is of a version that had none.
+    pub ledger: Option<Ledger>,
+    /// The ledger has changed since it was last saved.
+    pub ledger_unsaved: bool,
     pub metrics: BTreeMap<Fingerprint, MetricState>,
     pub dimensions: BTreeMap<Arc<str>, DimensionState>,
     /// The first minute that is not closed.
