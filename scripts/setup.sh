@@ -2,7 +2,7 @@
 # Brings what building and testing needs and is not there yet; says what and why. Run again, it does nothing.
 #
 #   setup.sh         what `make run` needs: compiler and linker, the page, the WebAssembly compiler, plugins, geo data
-#   setup.sh test    and what `make test` needs besides: a browser, promtool, the misbehaving plugins of the tests,
+#   setup.sh test    and what `make test` needs besides: a browser, promtool, the misbehaving plugins of the tests, a fuzzer of HTTP,
 #                    the services that many hosts share (Kafka, Redis, ClickHouse), and other vendors' clients
 #   setup.sh page    the page alone
 #
@@ -53,6 +53,7 @@ if [ "$what" = test ]; then
   [ -d tests/browser ] && packages tests/browser
   scripts/services.sh
   scripts/clients.sh
+  scripts/fuzzer.sh
 else
   scripts/plugins.sh
 fi

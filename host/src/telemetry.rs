@@ -1,7 +1,7 @@
 //! Counters about the host itself: plain atomics that anyone may raise, written as OpenMetrics for `GET /metrics`.
 //! Does not know who raises them.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -41,6 +41,31 @@ pub struct AlertTelemetry {
     /// Rules that could not be asked, once a look.
     pub rules_failed: Counter,
     pub look_seconds: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByShard {
+    pub shard: u32,
+}
+
+/// Threads that count. Set at each tick.
+#[derive(Default)]
+pub struct ShardTelemetry {
+    pub events: Family<ByShard, Counter>,
+    pub waiting: Family<ByShard, Gauge>,
+}
+
+impl ShardTelemetry {
+    pub fn set(&self, shard: usize, events: u64, waiting: u64) {
+        let by = ByShard { shard: shard as u32 };
+        self.events.get_or_create(&by).inner().store(events, Relaxed);
+        self.waiting.get_or_create(&by).set(waiting as i64);
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("shard_events", "Events that a shard has counted", self.events.clone());
+        registry.register("shard_waiting_batches", "Batches that wait for a shard", self.waiting.clone());
+    }
 }
 
 /// Kafka as the log.
@@ -117,6 +142,7 @@ pub struct ServeTelemetry {
     pub query_seconds: Histogram,
     pub connections: Gauge,
     pub live_connections: Gauge,
+    pub taps: Gauge,
     pub live_subscriptions: Gauge,
     pub live_topics: Gauge,
     pub live_frames: Counter,
@@ -166,6 +192,7 @@ impl PluginTelemetry {
 pub struct Telemetry {
     registry: Registry,
     pub ingest: IngestTelemetry,
+    pub shards: ShardTelemetry,
     pub journal: JournalTelemetry,
     pub kafka: KafkaTelemetry,
     pub clickhouse: ClickHouseTelemetry,
@@ -187,6 +214,7 @@ impl Default for Telemetry {
         let mut telemetry = Self {
             registry: Registry::with_prefix("tidemark"),
             ingest: IngestTelemetry::default(),
+            shards: ShardTelemetry::default(),
             journal: JournalTelemetry {
                 written_bytes: Counter::default(),
                 size_bytes: Gauge::default(),
@@ -209,6 +237,7 @@ impl Default for Telemetry {
                 query_seconds: seconds(),
                 connections: Gauge::default(),
                 live_connections: Gauge::default(),
+                taps: Gauge::default(),
                 live_subscriptions: Gauge::default(),
                 live_topics: Gauge::default(),
                 live_frames: Counter::default(),
@@ -267,7 +296,9 @@ impl Telemetry {
     }
 
     fn register(&mut self) {
-        let Self { registry, ingest, journal, kafka, clickhouse, state, serve, reload, backfill, plugins, alerts } = self;
+        let Self {
+            registry, ingest, shards, journal, kafka, clickhouse, state, serve, reload, backfill, plugins, alerts,
+        } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -285,6 +316,7 @@ impl Telemetry {
             Unit::Bytes,
             ingest.queue_bytes.clone(),
         );
+        shards.register(registry);
         registry.register_with_unit(
             "journal_written",
             "Bytes written to the journal",
@@ -351,6 +383,7 @@ impl Telemetry {
         registry.register_with_unit("query", "Answering a query", Unit::Seconds, serve.query_seconds.clone());
         registry.register("connections", "Open connections", serve.connections.clone());
         registry.register("live_connections", "Open live connections", serve.live_connections.clone());
+        registry.register("taps", "Open taps", serve.taps.clone());
         registry.register("live_subscriptions", "Live subscriptions", serve.live_subscriptions.clone());
         registry.register("live_topics", "Distinct live subscriptions", serve.live_topics.clone());
         registry.register("live_frames", "Live frames sent", serve.live_frames.clone());

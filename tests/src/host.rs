@@ -145,6 +145,13 @@ impl Host {
         answer.json()
     }
 
+    /// By any method, with a body of JSON.
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let request = request.header("content-type", "application/json").body(body)?;
+        read(self.agent.run(request)?)
+    }
+
     pub fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer> {
         post(&self.agent, &self.url, body, headers)
     }

@@ -7,6 +7,7 @@ mod binary;
 mod clickhouse;
 mod cluster;
 mod collect;
+mod commands;
 mod dependencies;
 mod diagnostics;
 mod disk;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         clickhouse::trials,
         cluster::trials,
         collect::trials,
+        commands::trials,
         dependencies::trials,
         diagnostics::trials,
         disk::trials,

@@ -49,6 +49,7 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
         Plan { event, fields: fields.list, enrichments: planned, filters, dimensions, groups, metrics: plan_metrics };
     Definitions {
         digest,
+        text: text.into(),
         plan: Arc::new(plan),
         headline: headline(&spec, &shapes).into_iter().map(|id| spec.metrics[id].name.value.clone()).collect(),
         metrics,
@@ -61,6 +62,26 @@ pub fn compile(parts: Parts<'_>) -> Definitions {
         notify,
         plugin_uses,
     }
+}
+
+/// Reads, judges and enriches events as the definitions say, and counts nothing. All outputs are told, and what a client is known
+/// by; a plugin that remembers what it was asked is left alone.
+pub fn look(event: &EventSpec, fields: Fields, mut enrichments: Vec<Enrich>, condition: Option<Predicate>) -> Plan {
+    let mut compiler = Compiler { fields, filters: Vec::new(), groups: Vec::new(), metrics: Vec::new() };
+    let event = compiler.event(event);
+    if let Some(condition) = &condition {
+        compiler.use_filter(condition);
+    }
+    enrichments.retain(|enrich| enrich.loaded.memo.is_some());
+    let outputs = enrichments.iter().flat_map(|enrich| enrich.output.iter().map(|path| path.0.clone()));
+    for path in outputs.chain([vec!["ip".to_owned()], vec!["user_agent".to_owned()]]) {
+        let field = compiler.fields.id(&path);
+        compiler.fields.list[field].codes = true;
+    }
+    let enrichments = compiler.enrichments(enrichments);
+    let filters = condition.into_iter().collect();
+    let (dimensions, groups, metrics) = (Vec::new(), Vec::new(), Vec::new());
+    Plan { event, fields: compiler.fields.list, enrichments, filters, dimensions, groups, metrics }
 }
 
 /// As said, or the first few that are numbers.

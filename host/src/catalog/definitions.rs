@@ -13,6 +13,8 @@ use crate::time::Millis;
 pub struct Definitions {
     /// Digest of the file and of every plugin and granted file, hexadecimal.
     pub digest: String,
+    /// The file.
+    pub text: Arc<str>,
     pub plan: Arc<Plan>,
     /// In the order of the file. A metric's index here is its identity in `Composite`.
     pub metrics: Vec<MetricDefinition>,

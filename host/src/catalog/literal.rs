@@ -18,6 +18,12 @@ impl<'a> Literal<'a> {
         Self { text, span: span.clone(), offsets }
     }
 
+    /// A text that stands in no file.
+    pub fn alone(text: &'a str) -> Self {
+        let offsets = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        Self { text, span: 0..text.len(), offsets }
+    }
+
     /// Of the whole string.
     pub fn span(&self) -> Span {
         self.span.clone()

@@ -29,8 +29,10 @@ use std::collections::HashMap;
 
 use definitions::Definitions;
 use diagnostic::{Diagnostic, Problems};
+use literal::Literal;
 
 use crate::engine::extension::Plugins;
+use crate::engine::plan::Plan;
 
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 
@@ -89,6 +91,28 @@ fn definitions(text: &str, plugins: &dyn Plugins, problems: &mut Problems) -> Op
     }
     let shapes = shapes.into_iter().collect::<Option<Vec<_>>>()?;
     Some(compile::compile(compile::Parts { text, spec, shapes, fields, enrichments, rules, notify }))
+}
+
+/// A plan for looking at events as the definitions leave them after enrichment. `text`: definitions that were applied;
+/// `condition`: as behind `where`, absent for all events. Diagnostics point into the condition.
+pub fn look(text: &str, condition: Option<&str>, plugins: &dyn Plugins) -> Result<Plan, Vec<Diagnostic>> {
+    let mut problems = Problems::default();
+    let read = file::read(text, &mut problems).map(|file| {
+        let spec = spec::check(&file, &mut problems);
+        let enrichments = enrichment::load(&file, plugins, &mut problems);
+        (aliases(&file, &spec), spec, enrichments)
+    });
+    let Some((aliases, spec, enrichments)) = read.filter(|_| problems.is_empty()) else {
+        return Err(problems.into_diagnostics("the definitions", text));
+    };
+    let mut fields = expression::Fields::default();
+    let condition = condition.map(|condition| {
+        let key = spec.event.key.as_ref().map(|path| path.0.as_slice());
+        let mut scope = expression::Scope { metrics: &spec.metric_ids, aliases: &aliases, fields: &mut fields, key };
+        let read = expression::read_condition(&Literal::alone(condition), &mut scope, &mut problems);
+        read.ok_or_else(|| std::mem::take(&mut problems).into_diagnostics("where", condition))
+    });
+    Ok(compile::look(&spec.event, fields, enrichments, condition.transpose()?))
 }
 
 /// Dimensions that read a field of another name. We cannot know which fields events have, so such a name means the

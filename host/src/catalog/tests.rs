@@ -453,3 +453,31 @@ fn many_errors_are_counted() {
     assert_eq!(diagnostics.len(), DIAGNOSTICS_MAX + 1);
     assert_eq!(diagnostics[DIAGNOSTICS_MAX].message, "201 more errors are not shown");
 }
+
+/// The language is that of `where`, and names mean what they mean there.
+#[test]
+fn conditions_are_read_alone() {
+    let plugins = Fake { digest: "1" };
+    let look = |condition| super::look(EXAMPLE, condition, &plugins);
+    let plan = look(Some("type = 'purchase' and category <> 'toys'")).unwrap();
+    let path = |id: usize| plan.fields[id].path.join(".");
+    let Predicate::And(parts) = &plan.filters[0] else { panic!("{:?}", plan.filters) };
+    let read = parts.iter().map(|part| if let Predicate::Value { field, .. } = part { path(*field) } else { panic!() });
+    assert_eq!(read.collect::<Vec<_>>(), ["type", "props.category"]);
+    assert!(plan.metrics.is_empty() && plan.dimensions.is_empty() && look(None).unwrap().filters.is_empty());
+    for (condition, column, message) in [
+        ("", 1, "the condition is empty"),
+        ("type = purchase", 8, "two fields"),
+        ("type = 'a' and count() > 3", 16, "aggregate"),
+        ("type = 'a' limit 3", 12, "unexpected"),
+        ("events", 1, ""),
+    ] {
+        match look(Some(condition)) {
+            Ok(_) => assert_eq!(message, "", "{condition}"),
+            Err(found) => {
+                assert!(found[0].message.contains(message), "{condition}: {}", found[0].rendered);
+                assert_eq!((found[0].line, found[0].column, found.len()), (1, column, 1), "{}", found[0].rendered);
+            }
+        }
+    }
+}

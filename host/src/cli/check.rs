@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use super::paint;
 use crate::catalog::definitions::Definitions;
 use crate::catalog::diagnostic::Diagnostic;
 use crate::catalog::{decode, load};
@@ -49,7 +50,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn rendered(diagnostics: &[Diagnostic]) -> String {
-    diagnostics.iter().map(|diagnostic| diagnostic.rendered.as_str()).collect::<Vec<_>>().join("\n\n")
+    let painted = diagnostics.iter().map(|diagnostic| paint::diagnostic(&diagnostic.rendered, paint::on_out()));
+    painted.collect::<Vec<_>>().join("\n\n")
 }
 
 fn summary(definitions: &Definitions) -> String {

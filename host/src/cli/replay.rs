@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 
+use super::progress;
 use crate::catalog::{decode, load};
 use crate::plugin::{Limits, Registry};
 use crate::runtime::replay::{ReplaySettings, Source, Summary, replay};
@@ -57,18 +58,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let definitions = match decode(&name, bytes).and_then(|text| load(&name, &text, &registry)) {
         Ok(definitions) => definitions,
         Err(diagnostics) => {
-            diagnostics.iter().for_each(|diagnostic| eprintln!("{}\n", diagnostic.rendered));
+            super::complain(&diagnostics);
             anyhow::bail!("{name} is rejected");
         }
     };
     let sources = arguments.files.iter().map(|file| Source::open(file)).collect::<Result<_, _>>()?;
+    let (progress, sources) = progress::watched(sources);
     let settings = ReplaySettings {
         shards,
         batch_bytes: arguments.batch_bytes,
         event_bytes_max: arguments.event_bytes_max,
         now: Clock::System.now(),
     };
-    let replayed = replay(definitions, sources, settings)?;
+    let replayed = replay(definitions, sources, settings);
+    progress.finish_and_clear();
+    let replayed = replayed?;
     if !arguments.no_points {
         let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
         match replayed.write_points(&mut out).and_then(|()| Ok(out.flush()?)) {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
+use super::paint;
 use crate::ingest::http;
 use crate::ingest::journal::JournalSettings;
 use crate::ingest::kafka::{KafkaSettings, MESSAGE_BYTES_MAX};
@@ -129,7 +130,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let host = match Host::start(settings) {
         Ok(host) => host,
         Err(StartError::Definitions(diagnostics)) => {
-            diagnostics.iter().for_each(|diagnostic| eprintln!("{}\n", diagnostic.rendered));
+            super::complain(&diagnostics);
             return Err(StartError::Definitions(diagnostics).into());
         }
         Err(StartError::Other(error)) => return Err(error),
@@ -239,8 +240,12 @@ fn duration(text: &str) -> Result<Millis, String> {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // A second logger in one process is the first one's affair.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(paint::on_err())
+        .with_target(false)
+        .try_init();
 }
 
 /// Heard from the call on: a host that is told to go while it starts goes in order, once it has started.

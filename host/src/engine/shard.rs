@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of the other shards but the table of ids they share.
 
+mod look;
+
 use std::sync::Arc;
 
 use super::accumulator::Accumulator;

@@ -18,6 +18,7 @@ use super::log::{Log, Reading};
 use super::raw::Raw;
 use super::reload::Keeper;
 use super::roles::Roles;
+use super::sample::{self, Sampler};
 use super::status::Status;
 use super::tick::{HISTORY_LEASE_MS, Since, Ticker};
 use super::waiting::HistoryWaiting;
@@ -130,7 +131,14 @@ impl Host {
         let keeper = Arc::new(keeper.map_err(StartError::Definitions)?);
         let active = keeper.active().clone();
         let rejects = Arc::new(Rejects::default());
-        let parts = log::Parts { embedded: &embedded, memory: &memory, active: &active, telemetry: &telemetry };
+        let (sampler, sampled) = Sampler::new();
+        let parts = log::Parts {
+            embedded: &embedded,
+            memory: &memory,
+            active: &active,
+            telemetry: &telemetry,
+            sampler: &sampler,
+        };
         let (log, shards, reading) = log::open(&settings, &parts, &rejects)?;
         let positions = hot.positions().map_err(anyhow::Error::from)?;
         let raw = match &clickhouse {
@@ -195,6 +203,7 @@ impl Host {
         );
         let services =
             Services::new(reader, active.clone(), status.clone(), telemetry, clock.clone(), settings.serve, rejects);
+        sample::start(sampled, sampler, &services);
         let events = if roles.ingest {
             http::router(door.clone()).merge(collect::router(door))
         } else {
@@ -310,6 +319,7 @@ impl Host {
         tracing::info!("stopping: no more events are taken, what was taken is finished");
         let _ = stopping.send(true);
         host.services.live.close();
+        host.services.taps.close();
         for task in [Some(server), demo, telling, Some(ticks), Some(refreshes), Some(raw), Some(caught_up)]
             .into_iter()
             .flatten()

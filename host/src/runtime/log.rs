@@ -11,6 +11,7 @@ use super::border::Border;
 use super::host::HostSettings;
 use super::hot::LogEnds;
 use super::kafka::Counter;
+use super::sample::Sampler;
 use super::shards::{Listener, Shards};
 use super::tick::Ticker;
 use crate::catalog::definitions::Active;
@@ -173,6 +174,7 @@ pub struct Parts<'a> {
     pub memory: &'a Arc<MemoryStore>,
     pub active: &'a Arc<ArcSwap<Active>>,
     pub telemetry: &'a Arc<Telemetry>,
+    pub sampler: &'a Arc<Sampler>,
 }
 
 /// What works beside the log: writes the journal, or reads Kafka.
@@ -201,7 +203,7 @@ pub fn open(
     let Some(kafka) = &settings.kafka else {
         keep_to(JOURNAL, settings, parts)?;
         let journal = Arc::new(Journal::open(&settings.data.join("journal"), settings.journal)?);
-        let shards = start(listener(rejects.clone(), telemetry.clone(), None));
+        let shards = start(listener(rejects.clone(), telemetry.clone(), parts.sampler.clone(), None));
         let (border, writer) = Border::start(journal.clone(), shards.clone(), telemetry, settings.queue_bytes_max);
         let name = format!("journal {}", instance(parts.embedded)?);
         return Ok((Arc::new(Log::Journal { journal, border, name }), shards, Reading::Journal(writer)));
@@ -227,7 +229,8 @@ pub fn open(
         telemetry.clone(),
     )?;
     let producer = Arc::new(producer);
-    let shards = start(listener(rejects.clone(), telemetry, Some((kafka.topic.clone(), producer.clone()))));
+    let to_topic = Some((kafka.topic.clone(), producer.clone()));
+    let shards = start(listener(rejects.clone(), telemetry, parts.sampler.clone(), to_topic));
     let (queue_bytes_max, rejects) = (settings.queue_bytes_max, rejects.clone());
     let reading = KafkaReading { settings: kafka, queue_bytes_max, rejects, running: Mutex::default() };
     let log = Log::Kafka { producer, floors: Arc::default(), name };
@@ -331,8 +334,14 @@ impl Reading {
 }
 
 /// Counts what became of events, and keeps dead letters: in memory for people to look at, and in the topic for them.
-fn listener(rejects: Arc<Rejects>, telemetry: Arc<Telemetry>, kafka: Option<(String, Arc<Producer>)>) -> Listener {
+fn listener(
+    rejects: Arc<Rejects>,
+    telemetry: Arc<Telemetry>,
+    sampler: Arc<Sampler>,
+    kafka: Option<(String, Arc<Producer>)>,
+) -> Listener {
     Arc::new(move |source: SourceId, batch: &RawBatch, report: &Report| {
+        sampler.offer(batch, report);
         let ingest = &telemetry.ingest;
         ingest.events_accepted.inc_by(report.counted + report.late + report.duplicates);
         ingest.events_rejected.inc_by(report.rejected);

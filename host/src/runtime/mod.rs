@@ -14,6 +14,7 @@ mod recover;
 mod reload;
 pub mod replay;
 pub mod roles;
+mod sample;
 mod shards;
 mod status;
 mod tick;

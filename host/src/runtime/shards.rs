@@ -99,6 +99,8 @@ struct Queue {
     done: AtomicU64,
     /// Oldest arrivals of the batches that are not done, in their order.
     arrivals: Mutex<VecDeque<Millis>>,
+    /// Events counted since the start.
+    events: AtomicU64,
 }
 
 impl Queue {
@@ -241,6 +243,11 @@ impl Shards {
         cut
     }
 
+    /// For each shard the events counted since the start, and the batches that wait for it.
+    pub fn each(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.queues.iter().map(|queue| (queue.events.load(Relaxed), queue.waiting()))
+    }
+
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.waiting() as usize).sum()
     }
@@ -359,6 +366,7 @@ impl Worker {
             self.note(source, from, to, &batch);
             if !matches!(reply, Reply::Nobody) {
                 self.totals.counted.fetch_add(report.counted, Relaxed);
+                self.queue.events.fetch_add(report.counted, Relaxed);
                 self.totals.rejected.fetch_add(report.rejected, Relaxed);
                 self.totals.late.fetch_add(report.late, Relaxed);
                 self.totals.duplicates.fetch_add(report.duplicates, Relaxed);

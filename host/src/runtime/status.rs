@@ -10,7 +10,10 @@ use super::log::Log;
 use super::shards::Totals;
 use super::tick::Ticker;
 use crate::alert::Alerts;
-use crate::catalog::definitions::Active;
+use crate::catalog;
+use crate::catalog::definitions::{Active, Definitions};
+use crate::catalog::diagnostic::Diagnostic;
+use crate::engine::plan::Plan;
 use crate::plugin::{Registry, State};
 use crate::serve::{Host, HostStatus, PluginStatus};
 use crate::telemetry::Telemetry;
@@ -56,6 +59,9 @@ impl Status {
     pub fn note(&self, now: Millis, failure: Option<String>) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).tick = failure;
         self.telemetry.ingest.queue_bytes.set(self.log.waiting_bytes() as i64);
+        for (shard, (events, waiting)) in self.ticker.shards.each().enumerate() {
+            self.telemetry.shards.set(shard, events, waiting);
+        }
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.push_back((now, self.totals.counted.load(Relaxed)));
         while history.len() > 2 && history.front().is_some_and(|(at, _)| now - at > RATE_OVER_MS) {
@@ -145,6 +151,14 @@ impl Host for Status {
         let history = behind.map(|reason| format!("history is not written: {reason}"));
         let raw = self.ticker.raw.as_ref().map(|raw| raw.problems()).unwrap_or_default();
         history.into_iter().chain(raw).chain(self.differing()).collect()
+    }
+
+    fn look(&self, definitions: &Definitions, condition: Option<&str>) -> Result<Plan, Vec<Diagnostic>> {
+        // Who only serves or takes in sees no events.
+        if !self.ticker.works {
+            return Err(Vec::new());
+        }
+        catalog::look(&definitions.text, condition, &*self.registry)
     }
 
     fn ready(&self) -> Result<(), String> {

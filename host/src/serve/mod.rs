@@ -2,11 +2,14 @@
 
 mod api;
 mod dashboard;
+pub mod fields;
 pub mod listen;
 pub mod live;
+mod openapi;
 mod prometheus;
 pub mod query;
 pub mod rejects;
+pub mod tap;
 
 #[cfg(test)]
 mod tests;
@@ -23,14 +26,18 @@ use axum::routing::{any, get};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::catalog::definitions::Active;
+use crate::catalog::definitions::{Active, Definitions};
+use crate::catalog::diagnostic::Diagnostic;
+use crate::engine::plan::Plan;
 use crate::store::StateReader;
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Millis};
 use crate::web::{Access, ApiError, Keys, bearer};
+use fields::Fields;
 use live::Live;
 use query::Evaluator;
 use rejects::Rejects;
+use tap::{Seen, Taps};
 
 /// Queries answered at a time; the others wait.
 const QUERIES_AT_ONCE_MAX: usize = 8;
@@ -57,6 +64,10 @@ pub trait Host: Send + Sync {
     /// What does not work, though the host is ready.
     fn impaired(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// A plan to look at events with; the condition is as behind `where`. No diagnostics: there are no events here.
+    fn look(&self, _: &Definitions, _condition: Option<&str>) -> Result<Plan, Vec<Diagnostic>> {
+        Err(Vec::new())
     }
 }
 
@@ -103,6 +114,8 @@ pub struct Services {
     pub settings: Settings,
     pub evaluator: Arc<Evaluator>,
     pub live: Arc<Live>,
+    pub fields: Fields,
+    pub taps: Taps,
     queries: Semaphore,
 }
 
@@ -119,7 +132,13 @@ impl Services {
         let evaluator = Arc::new(Evaluator::new(reader));
         let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone());
         let queries = Semaphore::new(QUERIES_AT_ONCE_MAX);
-        Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, queries })
+        let (fields, taps) = (Fields::default(), Taps::default());
+        Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, fields, taps, queries })
+    }
+
+    /// An event that was counted, one of many.
+    pub fn see(&self, event: &Seen) {
+        self.taps.see(event, &self.active.load_full(), &*self.host);
     }
 }
 
@@ -135,6 +154,8 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
         .route("/v1/alerts", get(api::alerts))
         .route("/v1/rejects", get(api::rejects))
         .route("/v1/status", get(api::status))
+        .route("/v1/fields", get(fields::answer))
+        .route("/v1/tap", get(tap::open))
         .route("/metrics", get(api::open_metrics));
     let served = Router::new()
         .route("/v1/metrics", get(api::metrics))
@@ -153,6 +174,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
         .route("/health/live", get(api::health_live))
         .route("/health/ready", get(api::health_ready))
         .route("/tidemark.js", get(script))
+        .route("/openapi.json", get(openapi::describe))
         .merge(if serves { open } else { Router::new() })
         .with_state(services)
         .merge(if serves { Router::new() } else { elsewhere(&[SERVED, prometheus::PATHS].concat(), "serve") })

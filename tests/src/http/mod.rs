@@ -2,6 +2,7 @@
 
 mod ingest;
 mod live;
+mod openapi;
 mod query;
 
 use anyhow::{Result, ensure};
@@ -26,10 +27,11 @@ share = "revenue / events"
 "#;
 
 pub fn trials() -> Vec<Trial> {
-    [ingest::CHECKS, query::CHECKS, live::CHECKS]
+    [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS]
         .concat()
         .into_iter()
         .map(|(name, check)| Trial::test(format!("http::{name}"), move || check().map_err(|e| format!("{e:#}").into())))
+        .chain([openapi::fuzz_trial()])
         .collect()
 }
 

@@ -57,23 +57,9 @@ impl Expression {
 
 /// `None` after having said why.
 pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problems) -> Option<Expression> {
-    if literal.text.len() > EXPRESSION_BYTES_MAX {
-        problems
-            .add(&literal.span(), format!("the expression is {} bytes long", literal.text.len()))
-            .expected(format!("at most {EXPRESSION_BYTES_MAX}"));
-        return None;
-    }
+    check_length(literal, problems)?;
     let select = sql::parse(literal, problems)?;
-    let mut reader = Reader {
-        literal,
-        scope,
-        problems,
-        null_without_data: false,
-        parts: Vec::new(),
-        slots: 0,
-        lists: Vec::new(),
-        funnel: None,
-    };
+    let mut reader = Reader::new(literal, scope, problems);
     let value = reader.value(&select.value);
     let filter = select.condition.as_ref().map(|condition| reader.condition(condition));
     let value = value?;
@@ -113,6 +99,23 @@ pub fn read(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problem
     Some(Expression { value, filter, null_without_data, parts, funnel })
 }
 
+/// What could stand behind `where`, alone. `None` after having said why.
+pub fn read_condition(literal: &Literal<'_>, scope: &mut Scope<'_>, problems: &mut Problems) -> Option<Predicate> {
+    check_length(literal, problems)?;
+    let condition = sql::parse_condition(literal, problems)?;
+    Reader::new(literal, scope, problems).condition(&condition)
+}
+
+fn check_length(literal: &Literal<'_>, problems: &mut Problems) -> Option<()> {
+    if literal.text.len() > EXPRESSION_BYTES_MAX {
+        problems
+            .add(&literal.span(), format!("the expression is {} bytes long", literal.text.len()))
+            .expected(format!("at most {EXPRESSION_BYTES_MAX}"));
+        return None;
+    }
+    Some(())
+}
+
 /// Walks one expression.
 struct Reader<'r, 's> {
     literal: &'r Literal<'r>,
@@ -124,4 +127,19 @@ struct Reader<'r, 's> {
     /// The aggregates whose value is a list, and where they stand.
     lists: Vec<(String, Span)>,
     funnel: Option<Funnel>,
+}
+
+impl<'r, 's> Reader<'r, 's> {
+    fn new(literal: &'r Literal<'r>, scope: &'r mut Scope<'s>, problems: &'r mut Problems) -> Self {
+        Self {
+            literal,
+            scope,
+            problems,
+            null_without_data: false,
+            parts: Vec::new(),
+            slots: 0,
+            lists: Vec::new(),
+            funnel: None,
+        }
+    }
 }

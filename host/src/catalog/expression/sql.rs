@@ -25,6 +25,27 @@ pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
         problems.add(&literal.span(), "the expression is empty").expected("an aggregate, as `count()`");
         return None;
     }
+    let deep = |select: &Select| depth(&select.value).max(select.condition.as_ref().map_or(0, depth));
+    parse_by(literal, problems, "`where`, an operator or the end", select, deep)
+}
+
+/// What stands behind `where`, alone.
+pub fn parse_condition(literal: &Literal<'_>, problems: &mut Problems) -> Option<Expr> {
+    if literal.text.trim().is_empty() {
+        problems.add(&literal.span(), "the condition is empty").expected("a comparison, as `type = 'error'`");
+        return None;
+    }
+    parse_by(literal, problems, "an operator or the end", |parser| parser.parse_expr(), depth)
+}
+
+/// `behind`: what may follow.
+fn parse_by<T>(
+    literal: &Literal<'_>,
+    problems: &mut Problems,
+    behind: &str,
+    read: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
+    depth: impl FnOnce(&T) -> usize,
+) -> Option<T> {
     let tokens = match Tokenizer::new(&GenericDialect {}, literal.text).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
@@ -48,15 +69,13 @@ pub fn parse(literal: &Literal<'_>, problems: &mut Problems) -> Option<Select> {
     let tokens = bracketed(tokens);
     let mut parser =
         Parser::new(&GenericDialect {}).with_recursion_limit(EXPRESSION_DEPTH_MAX).with_tokens_with_locations(tokens);
-    let select = select(&mut parser);
+    let read = read(&mut parser);
     let next = parser.peek_token();
-    match select {
+    match read {
         Err(error) => syntax_error(&error, literal, problems),
-        Ok(_) if next.token != Token::EOF => leftover(&next.token, &token_span(next.span, literal), problems),
-        Ok(select) if depth(&select.value).max(select.condition.as_ref().map_or(0, depth)) > EXPRESSION_DEPTH_MAX => {
-            too_deep(literal, problems)
-        }
-        Ok(select) => return Some(select),
+        Ok(_) if next.token != Token::EOF => leftover(&next.token, &token_span(next.span, literal), behind, problems),
+        Ok(read) if depth(&read) > EXPRESSION_DEPTH_MAX => too_deep(literal, problems),
+        Ok(read) => return Some(read),
     }
     None
 }
@@ -163,11 +182,9 @@ fn expectation(text: &str) -> String {
     if plain { text.to_owned() } else { format!("`{}`", text.to_lowercase()) }
 }
 
-fn leftover(token: &Token, span: &Span, problems: &mut Problems) {
+fn leftover(token: &Token, span: &Span, behind: &str, problems: &mut Problems) {
     let text = token.to_string();
-    let problem = problems
-        .add(span, format!("unexpected `{text}` after the expression"))
-        .expected("`where`, an operator or the end");
+    let problem = problems.add(span, format!("unexpected `{text}` after the expression")).expected(behind);
     match text.to_lowercase().as_str() {
         "group" => problem.help("the dimensions of a metric are its `by`"),
         "from" => problem.help("there is only one stream of events: leave `from` out"),

@@ -13,17 +13,20 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// What an event has, to guess how many there are.
 const EVENT_BYTES_GUESS: u64 = 500;
 
+type Reader = Box<dyn Read + Send>;
+
 pub struct Source {
     name: String,
-    reader: Box<dyn Read + Send>,
-    bytes: u64,
+    reader: Reader,
+    /// `None`: not known before its end.
+    bytes: Option<u64>,
 }
 
 impl Source {
     /// A file, or standard input for `-`.
     pub fn open(name: &str) -> Result<Self, ReplayError> {
         if name == "-" {
-            return Ok(Self { name: "standard input".into(), reader: Box::new(io::stdin()), bytes: 0 });
+            return Ok(Self { name: "standard input".into(), reader: Box::new(io::stdin()), bytes: None });
         }
         let failed = |source| ReplayError::Read { name: name.to_string(), source };
         let file = File::open(Path::new(name)).map_err(failed)?;
@@ -31,13 +34,24 @@ impl Source {
         if metadata.is_dir() {
             return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "is a folder")));
         }
-        Ok(Self { name: name.into(), reader: Box::new(file), bytes: metadata.len() })
+        // A pipe has no length.
+        let bytes = metadata.is_file().then_some(metadata.len());
+        Ok(Self { name: name.into(), reader: Box::new(file), bytes })
     }
 
     /// Text that is already there.
     pub fn text(name: &str, text: String) -> Self {
-        let bytes = text.len() as u64;
+        let bytes = Some(text.len() as u64);
         Self { name: name.into(), reader: Box::new(io::Cursor::new(text)), bytes }
+    }
+
+    pub fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// Read through this from now on: for whoever wants to see how far it is.
+    pub fn through(self, wrap: impl FnOnce(Reader) -> Reader) -> Self {
+        Self { reader: wrap(self.reader), ..self }
     }
 }
 
@@ -62,7 +76,7 @@ impl Pieces {
     }
 
     pub fn expected_events(&self) -> usize {
-        (self.sources.iter().map(|source| source.bytes).sum::<u64>() / EVENT_BYTES_GUESS) as usize
+        (self.sources.iter().filter_map(|source| source.bytes).sum::<u64>() / EVENT_BYTES_GUESS) as usize
     }
 
     /// Fills the buffer with the next whole lines and their padding; `None` at the end of the last source. The end of a source

@@ -47,6 +47,7 @@ impl Host {
         let old = &active.definitions;
         let mut definitions = Definitions {
             digest: old.digest.clone(),
+            text: old.text.clone(),
             plan: old.plan.clone(),
             metrics: old.metrics.clone(),
             dimensions: old.dimensions.clone(),

@@ -188,6 +188,7 @@ impl World {
         let lineages = plan.metrics.iter().map(|metric| vec![(metric.fingerprint, None)]).collect();
         let definitions = Definitions {
             digest: "d1".into(),
+            text: "".into(),
             headline: vec!["events".into()],
             rules: vec![],
             notify: vec![],
