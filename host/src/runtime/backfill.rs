@@ -268,7 +268,7 @@ impl<'b> Filling<'b> {
             if self.is_over() {
                 return Ok(());
             }
-            self.work(|filling| filling.see(&batch, |shard, input, ids| shard.remember_ids(input, &mut &*ids)));
+            self.work(|filling| filling.see(&batch, |shard, input, ids| drop(shard.judge(input, &mut &*ids))));
             self.dedupe.maintain(batch.arrival, span);
         }
         Ok(())
