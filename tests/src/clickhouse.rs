@@ -215,13 +215,13 @@ fn emptied() -> Result<()> {
             post(&host, &sent.batch(random, hour))?;
         }
         sent.is_in(&service).with_context(|| host.log())?;
-        let killed = round % 2 == 1;
-        if killed {
+        let empty = || harm.iter().try_for_each(|sql| ask(&service, sql).map(drop));
+        if round % 2 == 1 {
             host.kill()?;
-        }
-        harm.iter().try_for_each(|sql| ask(&service, sql).map(drop))?;
-        if killed {
+            empty()?;
             host = home.start_ready()?;
+        } else {
+            empty()?;
         }
         // Without anything new, and with more.
         sent.is_in(&service).with_context(|| format!("{harm:?}\n{}", host.log()))?;

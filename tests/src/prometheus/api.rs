@@ -130,7 +130,8 @@ fn odd() -> Result<()> {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
         ensure!(answer.status == status, "{shown}: {} {}", answer.status, answer.text);
         let told = answer.json()?;
-        ensure!(told["status"] == if status == 200 { "success" } else { "error" }, "{shown}: {told}");
+        let expected = if status == 200 { "success" } else { "error" };
+        ensure!(told["status"] == expected, "{shown}: {told}");
     }
     ensure!(host.get("/health/live")?.status == 200);
     Ok(())

@@ -15,18 +15,15 @@ fn requests() -> Result<()> {
     let first = filled(&host)?;
     let text = std::fs::read_to_string(binary::root().join("tests/grafana/requests.json"))?;
     let seconds = |ms: i64| (ms / 1_000).to_string();
-    let places = [
-        ("$start", seconds(first)),
-        ("$end", seconds(first + 19 * MINUTE)),
-        ("$month", seconds(first - 20 * 24 * 60 * MINUTE)),
-    ];
+    let end = first + 19 * MINUTE;
+    // Whole hours before the end, so that the last instant asked for is the end.
+    let places = [("$start", seconds(first)), ("$end", seconds(end)), ("$month", seconds(end - 20 * 24 * 60 * MINUTE))];
     let text = places.iter().fold(text, |text, (name, value)| text.replace(name, value));
     let requests: Vec<Value> = serde_json::from_str(&text)?;
     ensure!(requests.len() > 30, "{} requests", requests.len());
     for request in &requests {
         let what = request["what"].as_str().context("what")?;
         let answer = ask(&host, request).with_context(|| what.to_owned())?;
-        eprintln!("{} {} {}: {what}", answer.status, request["method"], request["path"]);
         compare(request, &answer).with_context(|| format!("{what}: {} {}", answer.status, answer.text))?;
     }
     Ok(())
