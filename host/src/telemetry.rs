@@ -297,7 +297,18 @@ impl Telemetry {
 
     fn register(&mut self) {
         let Self {
-            registry, ingest, shards, journal, kafka, clickhouse, state, serve, reload, backfill, plugins, alerts,
+            registry,
+            ingest,
+            shards,
+            journal,
+            kafka,
+            clickhouse,
+            state,
+            serve,
+            reload,
+            backfill,
+            plugins,
+            alerts,
         } = self;
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
