@@ -149,6 +149,10 @@ pub struct ServeTelemetry {
     pub live_bytes: Counter,
     /// Frames a slow client did not get because it was sent the newest state instead.
     pub live_skips: Counter,
+    /// Clients that came back and were told only what they had missed.
+    pub live_resumes: Counter,
+    /// Clients that came beyond the limit of live connections.
+    pub live_refused: Counter,
     pub refresh_seconds: Histogram,
 }
 
@@ -191,6 +195,8 @@ impl PluginTelemetry {
 
 pub struct Telemetry {
     registry: Registry,
+    /// Bytes of this process in memory, as of the last reading.
+    resident_memory: Gauge,
     pub ingest: IngestTelemetry,
     pub shards: ShardTelemetry,
     pub journal: JournalTelemetry,
@@ -212,7 +218,8 @@ fn seconds() -> Histogram {
 impl Default for Telemetry {
     fn default() -> Self {
         let mut telemetry = Self {
-            registry: Registry::with_prefix("tidemark"),
+            registry: Registry::default(),
+            resident_memory: Gauge::default(),
             ingest: IngestTelemetry::default(),
             shards: ShardTelemetry::default(),
             journal: JournalTelemetry {
@@ -243,6 +250,8 @@ impl Default for Telemetry {
                 live_frames: Counter::default(),
                 live_bytes: Counter::default(),
                 live_skips: Counter::default(),
+                live_resumes: Counter::default(),
+                live_refused: Counter::default(),
                 refresh_seconds: seconds(),
             },
             reload: ReloadTelemetry::default(),
@@ -265,6 +274,9 @@ impl Default for Telemetry {
 impl Telemetry {
     /// OpenMetrics text.
     pub fn encode(&self) -> String {
+        if let Some(bytes) = resident_bytes() {
+            self.resident_memory.set(bytes);
+        }
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -298,6 +310,7 @@ impl Telemetry {
     fn register(&mut self) {
         let Self {
             registry,
+            resident_memory,
             ingest,
             shards,
             journal,
@@ -310,6 +323,10 @@ impl Telemetry {
             plugins,
             alerts,
         } = self;
+        // Of any process, so without our name.
+        let resident = resident_memory.clone();
+        registry.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, resident);
+        let registry = registry.sub_registry_with_prefix("tidemark");
         registry.register("ingest_bodies", "Bodies taken", ingest.bodies.clone());
         registry.register("ingest_bodies_refused", "Bodies answered with an error", ingest.bodies_refused.clone());
         registry.register_with_unit("ingest_body", "Bytes received", Unit::Bytes, ingest.body_bytes.clone());
@@ -400,6 +417,8 @@ impl Telemetry {
         registry.register("live_frames", "Live frames sent", serve.live_frames.clone());
         registry.register_with_unit("live_sent", "Bytes of live frames sent", Unit::Bytes, serve.live_bytes.clone());
         registry.register("live_skips", "Clients skipped forward to the newest state", serve.live_skips.clone());
+        registry.register("live_resumes", "Clients told only what they had missed", serve.live_resumes.clone());
+        registry.register("live_refused", "Clients beyond the limit of connections", serve.live_refused.clone());
         registry.register_with_unit(
             "refresh",
             "Refreshing all live topics",
@@ -444,6 +463,14 @@ impl BackfillTelemetry {
     }
 }
 
+/// As Linux tells it; `None` elsewhere.
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl KafkaTelemetry {
     fn register(&self, registry: &mut Registry) {
         registry.register("kafka_lag_messages", "Messages that wait in Kafka", self.lag.clone());
@@ -486,5 +513,9 @@ mod tests {
             assert!(plain.contains(lines), "{lines} is missing in\n{plain}");
         }
         assert!(!plain.contains("# UNIT") && !plain.contains("# EOF"), "{plain}");
+        if cfg!(target_os = "linux") {
+            let resident = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+            assert!(resident.is_some_and(|bytes| bytes.parse::<u64>().unwrap() > 1 << 20), "{text}");
+        }
     }
 }

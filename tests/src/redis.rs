@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tidemark_services::{Kind, Service, missing};
 
 use crate::host::{self, Home, Host, until};
+use crate::http::resume::Dashboard;
 use crate::services::with;
 
 const DEFINITIONS: &str = r#"
@@ -36,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         with(Kind::Redis, "redis may be gone, frozen, or emptied", gone_frozen_emptied),
         with(Kind::Redis, "redis and a data folder belong together", belong_together),
         with(Kind::Kafka, "kafka and redis serve two hosts", two_hosts),
+        with(Kind::Kafka, "kafka and redis: dashboards of a dead host go on with another", dashboards_move),
     ]
 }
 
@@ -224,5 +226,45 @@ fn two_hosts() -> Result<()> {
     summarised(&first, 1_300)?;
     summarised(&second, 1_300)?;
     first.stop()?;
+    second.stop()
+}
+
+/// One of two serving hosts dies; its dashboards return to the other and hold what a new one is told.
+fn dashboards_move() -> Result<()> {
+    if let Some(reason) = missing(Kind::Redis) {
+        bail!("no Redis: {reason}");
+    }
+    let (kafka, redis) = (Service::start(Kind::Kafka)?, Service::start(Kind::Redis)?);
+    let (brokers, url) = (kafka.address(), format!("redis://{}", redis.address()));
+    let flags = ["--kafka", &brokers, "--redis", &url, "--refresh", "100ms", "--checkpoint", "200ms"];
+    let home = || Ok::<_, anyhow::Error>(Home::new(DEFINITIONS)?.with_flags(&flags));
+    let (first_home, second_home, at) = (home()?, home()?, minute_ms());
+    let (first, second) = (first_home.start_ready()?, second_home.start_ready()?);
+    second.send(&lines(at, 0, 400))?;
+    becomes(&first, 400)?;
+    becomes(&second, 400)?;
+    let mut moves: Vec<Dashboard> = (0..3).map(|_| Dashboard::open(&first)).collect::<Result<_>>()?;
+    let mut stays = Dashboard::open(&second)?;
+    // Told by the first host, whose numbering of series is its own.
+    let elsewhere = lines(at, 400, 400).replace("\"DE\"", "\"AT\"");
+    second.send(&elsewhere)?;
+    becomes(&first, 800)?;
+    becomes(&second, 800)?;
+    moves.iter_mut().try_for_each(|dashboard| dashboard.agrees(&first))?;
+    first.kill()?;
+    second.send(&lines(at, 800, 400))?;
+    becomes(&second, 1_200)?;
+    for (number, dashboard) in moves.iter_mut().enumerate() {
+        dashboard.come_back(&second, number > 0)?;
+        dashboard.agrees(&second)?;
+        ensure!(dashboard.total() == 1_200.0, "{}", dashboard.total());
+    }
+    stays.agrees(&second)?;
+    // A connection that was only lost goes on where it was, on a host that shares its store too.
+    stays.drop_connection();
+    second.send(&lines(at, 1_200, 100))?;
+    becomes(&second, 1_300)?;
+    ensure!(stays.come_back(&second, true)?, "it was told all by this host");
+    stays.agrees(&second)?;
     second.stop()
 }

@@ -152,6 +152,8 @@ export interface Snapshot {
   seq: number;
   revision: number;
   step_ms: number;
+  /** Says which numbering of series this is; given back in `resume`. */
+  epoch?: string;
   series: SeriesAnswer[];
   provisional_from?: number | null;
   complete_from?: number | null;

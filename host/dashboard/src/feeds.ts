@@ -72,9 +72,9 @@ export class Feeds {
     };
   }
 
-  /** After a reconnection everything live is asked again; snapshots fill the gap. */
+  /** After a reconnection everything live is asked again: what changed meanwhile, where the host still knows, else anew. */
   reopen(): void {
-    for (const f of this.#byKey.values()) if (f.spec.live || f.error) this.#ask(f);
+    for (const f of this.#byKey.values()) if (f.spec.live || f.error) this.#ask(f, true);
   }
 
   /** After new definitions: what had failed may work now. */
@@ -119,7 +119,7 @@ export class Feeds {
     this.#tell(feed);
   }
 
-  #ask(feed: Open): void {
+  #ask(feed: Open, again = false): void {
     if (feed.spec.span) {
       void this.#query(feed);
       return;
@@ -130,7 +130,10 @@ export class Feeds {
     feed.id = `s${++this.#counter}`;
     this.#byId.set(feed.id, feed);
     const { metric, by, where, stepMs, live } = feed.spec;
-    this.#live.send({ op: "subscribe", id: feed.id, metric, range: live!.range, step: stepText(stepMs), by, where });
+    const subscription = { id: feed.id, metric, range: live!.range, step: stepText(stepMs), by, where };
+    const known = again && !feed.error ? feed.book : null;
+    if (known) this.#live.send({ op: "resume", seq: known.seq, epoch: known.epoch, ...subscription });
+    else this.#live.send({ op: "subscribe", ...subscription });
   }
 
   async #query(feed: Open): Promise<void> {

@@ -15,15 +15,18 @@ export class Book {
   lines: Line[];
   stepMs: number;
   seq: number;
+  /** Which numbering of series the host began with the snapshot. */
+  epoch: string | undefined;
   /** From here on points can still change; infinite where none can. */
   provisionalFrom: number;
   /** Points before it may lack events; 0 where none does. */
   completeFrom: number;
 
-  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; provisional_from?: number | null; complete_from?: number | null }) {
+  constructor(answer: { series: SeriesAnswer[]; step_ms: number; seq?: number; epoch?: string; provisional_from?: number | null; complete_from?: number | null }) {
     this.lines = answer.series.map((s) => ({ labels: s.labels, points: s.points, anomalies: s.anomalies ?? [], band: s.band ?? [] }));
     this.stepMs = answer.step_ms;
     this.seq = answer.seq ?? 0;
+    this.epoch = answer.epoch;
     this.provisionalFrom = answer.provisional_from ?? Number.POSITIVE_INFINITY;
     this.completeFrom = answer.complete_from ?? 0;
   }

@@ -20,6 +20,8 @@ use crate::time::{Clock, Millis};
 use crate::web::{Keys, Network};
 
 const SHARDS_MAX: usize = 16;
+/// Open files that are kept for stores, the journal, services, and senders of events.
+const FILES_BESIDES: u64 = 1_000;
 
 /// Run the host: events in, live numbers out.
 #[derive(Args)]
@@ -89,6 +91,9 @@ pub struct Arguments {
     /// Another origin whose pages may open a live connection and send events; may be given more than once.
     #[arg(long, env = "TIDEMARK_ALLOW_ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
+    /// Live connections (dashboards); further ones are answered with 503. Each needs an open file.
+    #[arg(long, default_value_t = serve::CONNECTIONS_MAX, env = "TIDEMARK_CONNECTIONS_MAX", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_max: u32,
     /// An address or range whose `X-Forwarded-For` is believed; may be given more than once.
     #[arg(long, env = "TIDEMARK_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<Network>,
@@ -123,6 +128,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     log_to_stderr();
+    let arguments = Arguments { connections_max: room_for(arguments.connections_max), ..arguments };
     let listen = arguments.listen;
     let refresh = arguments.refresh;
     let settings = settings(arguments)?;
@@ -210,7 +216,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
         },
         kafka,
         clickhouse: arguments.clickhouse,
-        redis: arguments.redis,
+        redis: arguments.redis.clone(),
         roles: arguments.roles,
         limits: arguments.limits,
         http: http::Settings {
@@ -220,10 +226,29 @@ fn settings(arguments: Arguments) -> anyhow::Result<HostSettings> {
             body_bytes_max,
             inflight_bytes_max: arguments.waiting_bytes_max,
         },
-        serve: serve::Settings { keys, allow_origin: arguments.allow_origin, refresh_ms: refresh },
+        serve: serve::Settings {
+            keys,
+            allow_origin: arguments.allow_origin,
+            refresh_ms: refresh,
+            connections_max: arguments.connections_max,
+            shared_seq: arguments.redis.is_some(),
+        },
         demo,
         clock: Clock::System,
     })
+}
+
+/// As many of these live connections as there can be open files, of which there are made as many as the system allows.
+fn room_for(connections: u32) -> u32 {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+        rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+    });
+    let room = files.saturating_sub(FILES_BESIDES).max(1);
+    if u64::from(connections) > room {
+        tracing::warn!(files, room, "--connections-max is more than the limit of open files lets in: raise it");
+    }
+    u64::from(connections).min(room) as u32
 }
 
 fn option(text: &str) -> Result<(String, String), String> {

@@ -177,6 +177,7 @@ pub async fn rejects(
 
 pub async fn status(State(services): State<Arc<Services>>) -> Json<Value> {
     let status = services.host.status();
+    let (refreshed_at, refreshed_seq) = services.live.refreshed();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": status.started_at,
@@ -191,6 +192,8 @@ pub async fn status(State(services): State<Arc<Services>>) -> Json<Value> {
         "impaired": services.host.impaired(),
         "connections": services.telemetry.serve.live_connections.get(),
         "seq": services.evaluator.reader.seq(),
+        "refreshed_at": refreshed_at,
+        "refreshed_seq": refreshed_seq,
     }))
 }
 

@@ -42,13 +42,27 @@ use tap::{Seen, Taps};
 /// Queries answered at a time; the others wait.
 const QUERIES_AT_ONCE_MAX: usize = 8;
 
-#[derive(Clone, Debug, Default)]
+/// Live connections, unless set otherwise.
+pub const CONNECTIONS_MAX: u32 = 20_000;
+
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub keys: Keys,
     /// Other origins whose pages may open a live connection and read the script, as browsers send them: `https://example.com`.
     pub allow_origin: Vec<String>,
     /// How often live topics are refreshed.
     pub refresh_ms: Millis,
+    /// Live connections; who comes beyond is asked to come back later.
+    pub connections_max: u32,
+    /// Other hosts serve from the same store, and mean the same by its change numbers.
+    pub shared_seq: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (keys, allow_origin) = (Keys::default(), Vec::new());
+        Self { keys, allow_origin, refresh_ms: 0, connections_max: CONNECTIONS_MAX, shared_seq: false }
+    }
 }
 
 /// What the rest of the host tells about itself. Cheap to call.
@@ -130,7 +144,7 @@ impl Services {
         rejects: Arc<Rejects>,
     ) -> Arc<Self> {
         let evaluator = Arc::new(Evaluator::new(reader));
-        let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone());
+        let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone(), settings.shared_seq);
         let queries = Semaphore::new(QUERIES_AT_ONCE_MAX);
         let (fields, taps) = (Fields::default(), Taps::default());
         Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, fields, taps, queries })

@@ -18,9 +18,9 @@ pub const CHECKS: &[Check] = &[
     ("live_from_elsewhere_is_refused", origins),
 ];
 
-type Socket = WebSocket<TcpStream>;
+pub type Socket = WebSocket<TcpStream>;
 
-fn connect(host: &Host, origin: Option<&str>) -> Result<Socket> {
+pub fn connect(host: &Host, origin: Option<&str>) -> Result<Socket> {
     let address = host.url.trim_start_matches("http://");
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -31,12 +31,12 @@ fn connect(host: &Host, origin: Option<&str>) -> Result<Socket> {
     Ok(tungstenite::client(request, stream).map_err(|error| anyhow::anyhow!("{error}"))?.0)
 }
 
-fn say(socket: &mut Socket, message: &Value) -> Result<()> {
+pub fn say(socket: &mut Socket, message: &Value) -> Result<()> {
     Ok(socket.send(Message::text(message.to_string()))?)
 }
 
 /// The next frame with this `op`; others are passed over.
-fn hear(socket: &mut Socket, op: &str) -> Result<Value> {
+pub fn hear(socket: &mut Socket, op: &str) -> Result<Value> {
     loop {
         match socket.read().with_context(|| format!("waiting for {op}"))? {
             Message::Text(text) => {
@@ -52,13 +52,13 @@ fn hear(socket: &mut Socket, op: &str) -> Result<Value> {
     }
 }
 
-fn lively() -> Result<(Home, Host)> {
+pub fn lively() -> Result<(Home, Host)> {
     let home = Home::new(DEFINITIONS)?.with_flags(&["--refresh", "100ms"]);
     let host = home.start_ready()?;
     Ok((home, host))
 }
 
-fn event(country: &str) -> String {
+pub fn event(country: &str) -> String {
     format!("{{\"ts\":{},\"country\":\"{country}\",\"x\":1}}\n", now_ms())
 }
 

@@ -4,6 +4,7 @@ mod ingest;
 mod live;
 mod openapi;
 mod query;
+pub mod resume;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -27,7 +28,7 @@ share = "revenue / events"
 "#;
 
 pub fn trials() -> Vec<Trial> {
-    [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS]
+    [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS, resume::CHECKS]
         .concat()
         .into_iter()
         .map(|(name, check)| Trial::test(format!("http::{name}"), move || check().map_err(|e| format!("{e:#}").into())))

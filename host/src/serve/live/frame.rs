@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
 
-use super::topic::Model;
+use super::model::Model;
 use crate::anomaly::Judged;
 use crate::catalog::definitions::{Active, Outcome};
 use crate::serve::query::answer::{
@@ -26,25 +25,41 @@ pub struct Body {
     pub bytes: Bytes,
 }
 
-/// Head and body in one piece, to be sent.
-pub fn frame(id: &str, body: &Body) -> Utf8Bytes {
-    let mut out = Vec::with_capacity(body.bytes.len() + id.len() + 40);
-    out.extend_from_slice(b"{\"op\":\"");
-    out.extend_from_slice(body.op.as_bytes());
-    out.extend_from_slice(b"\",\"id\":");
-    write_json(&mut out, id);
-    out.extend_from_slice(&body.bytes);
-    // Everything in it was text; were it not, an empty frame is the lesser evil.
-    Utf8Bytes::try_from(Bytes::from(out)).unwrap_or_default()
+/// What is sent: one text frame in two pieces, of which many share the second.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub head: Bytes,
+    pub body: Bytes,
 }
 
-pub fn error(id: Option<&str>, error: &ApiError) -> Utf8Bytes {
+impl Frame {
+    pub fn new(id: &str, body: &Body) -> Self {
+        let mut head = Vec::with_capacity(id.len() + 40);
+        head.extend_from_slice(b"{\"op\":\"");
+        head.extend_from_slice(body.op.as_bytes());
+        head.extend_from_slice(b"\",\"id\":");
+        write_json(&mut head, id);
+        Self { head: head.into(), body: body.bytes.clone() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+}
+
+impl From<String> for Frame {
+    fn from(text: String) -> Self {
+        Self { head: text.into(), body: Bytes::new() }
+    }
+}
+
+pub fn error(id: Option<&str>, error: &ApiError) -> Frame {
     json!({"op": "error", "id": id, "code": error.code, "message": error.message, "help": error.help})
         .to_string()
         .into()
 }
 
-pub fn definitions(active: &Active) -> Utf8Bytes {
+pub fn definitions(active: &Active) -> Frame {
     let mut told = json!({"op": "definitions", "revision": active.revision, "added": [], "changed": [], "removed": []});
     match &*active.last {
         Outcome::Applied { difference, .. } => {
@@ -60,7 +75,7 @@ pub fn definitions(active: &Active) -> Utf8Bytes {
 }
 
 /// What is shown may be old since then; or is no longer.
-pub fn stale(why: Option<(Millis, &str)>) -> Utf8Bytes {
+pub fn stale(why: Option<(Millis, &str)>) -> Frame {
     let told = match why {
         Some((since, reason)) => json!({"op": "stale", "since": since, "reason": reason}),
         None => json!({"op": "stale", "since": null}),
@@ -74,6 +89,8 @@ pub fn snapshot(model: &Model) -> Body {
         key(&mut out, name);
         write_json(&mut out, &value);
     }
+    key(&mut out, "epoch");
+    write_json(&mut out, &format!("{:x}", model.history.epoch));
     key(&mut out, "series");
     write_series(&mut out, &model.view);
     key(&mut out, "provisional_from");
@@ -83,14 +100,12 @@ pub fn snapshot(model: &Model) -> Body {
     Body { op: "snapshot", bytes: out.into() }
 }
 
-/// What a refresh changed, as it is found.
+/// What changed between two versions, as it is found.
 #[derive(Default)]
 pub struct DeltaWriter {
     points: Vec<u8>,
     new_series: Vec<u8>,
     band: Vec<u8>,
-    anomalies: Vec<Body>,
-    complete_from: Option<Millis>,
 }
 
 impl DeltaWriter {
@@ -115,46 +130,41 @@ impl DeltaWriter {
         self.new_series.push(b'}');
     }
 
-    pub fn anomaly(&mut self, by: &[String], series: &Series, grid: Grid, judged: &Judged, rule: &str, cleared: bool) {
-        let mut out = Vec::new();
-        key(&mut out, "labels");
-        write_labels(&mut out, by, series);
-        out.push(b',');
-        write_anomaly(&mut out, grid, judged, rule);
-        out.extend_from_slice(if cleared { b",\"cleared\":true}".as_slice() } else { b"}" });
-        self.anomalies.push(Body { op: "anomaly", bytes: out.into() });
-    }
-
-    /// What was filled backwards reaches to another point now.
-    pub fn complete_from(&mut self, complete_from: Option<Millis>) {
-        self.complete_from = complete_from;
-    }
-
-    /// The bodies to send, the delta first; none where nothing changed. `closed`: a point that was shown has become final.
-    pub fn finish(self, prev: u64, seq: u64, provisional_from: Option<Millis>, closed: bool) -> Vec<Body> {
-        let mut bodies = Vec::new();
-        let told = closed || self.complete_from.is_some();
-        if told || [&self.points, &self.new_series, &self.band].iter().any(|items| !items.is_empty()) {
-            let mut out = Vec::with_capacity(self.points.len() + self.band.len() + self.new_series.len() + 128);
-            key(&mut out, "prev");
-            write_json(&mut out, &prev);
-            key(&mut out, "seq");
-            write_json(&mut out, &seq);
-            for (name, items) in [("points", &self.points), ("new_series", &self.new_series)] {
-                list(&mut out, name, items);
-            }
-            if !self.band.is_empty() {
-                list(&mut out, "band", &self.band);
-            }
-            key(&mut out, "provisional_from");
-            write_json(&mut out, &provisional_from);
-            write_complete_from(&mut out, self.complete_from);
-            out.push(b'}');
-            bodies.push(Body { op: "delta", bytes: out.into() });
+    pub fn finish(
+        self,
+        prev: u64,
+        seq: u64,
+        provisional_from: Option<Millis>,
+        complete_from: Option<Millis>,
+    ) -> Body {
+        let mut out = Vec::with_capacity(self.points.len() + self.band.len() + self.new_series.len() + 128);
+        key(&mut out, "prev");
+        write_json(&mut out, &prev);
+        key(&mut out, "seq");
+        write_json(&mut out, &seq);
+        for (name, items) in [("points", &self.points), ("new_series", &self.new_series)] {
+            list(&mut out, name, items);
         }
-        bodies.extend(self.anomalies);
-        bodies
+        if !self.band.is_empty() {
+            list(&mut out, "band", &self.band);
+        }
+        key(&mut out, "provisional_from");
+        write_json(&mut out, &provisional_from);
+        write_complete_from(&mut out, complete_from);
+        out.push(b'}');
+        Body { op: "delta", bytes: out.into() }
     }
+}
+
+/// A point that has become an anomaly, or is none any more.
+pub fn anomaly(by: &[String], series: &Series, grid: Grid, judged: &Judged, rule: &str, cleared: bool) -> Body {
+    let mut out = Vec::new();
+    key(&mut out, "labels");
+    write_labels(&mut out, by, series);
+    out.push(b',');
+    write_anomaly(&mut out, grid, judged, rule);
+    out.extend_from_slice(if cleared { b",\"cleared\":true}".as_slice() } else { b"}" });
+    Body { op: "anomaly", bytes: out.into() }
 }
 
 /// `[index,t`, behind a comma where something stands before it.

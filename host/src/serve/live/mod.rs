@@ -2,32 +2,37 @@
 //! reads. Does not know what made the numbers change.
 
 mod frame;
+mod history;
+mod model;
 mod request;
 mod session;
 pub mod socket;
+mod stream;
 mod topic;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::extract::ws::Utf8Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::query::Evaluator;
 use crate::catalog::definitions::Active;
 use crate::telemetry::Telemetry;
-use crate::time::Millis;
+use crate::time::{MINUTE_MS, Millis};
 use crate::web::ApiError;
+use frame::Frame;
 use request::TopicKey;
 use topic::{Published, Topic};
 
 const TOPICS_MAX: usize = 5_000;
 const REFRESH_THREADS_MAX: usize = 4;
+/// A topic that nobody listens to is kept for so long, for those who lost their connection and come back.
+const ALONE_MAX_MS: Millis = 2 * MINUTE_MS;
 
 pub struct Live {
     evaluator: Arc<Evaluator>,
@@ -37,14 +42,28 @@ pub struct Live {
     /// Grows whenever sessions may have something new to send.
     changed: watch::Sender<u64>,
     /// What was last told about definitions, and how many times something was.
-    definitions: ArcSwapOption<(u64, Utf8Bytes)>,
+    definitions: ArcSwapOption<(u64, Frame)>,
     /// Whether the numbers may be old, what was last told about it, and how many times something was.
-    stale: ArcSwapOption<(bool, u64, Utf8Bytes)>,
+    stale: ArcSwapOption<(bool, u64, Frame)>,
     closing: watch::Sender<bool>,
+    /// Topics are computed and encoded for those who have just asked by so many at a time.
+    turns: Semaphore,
+    /// Other hosts give change numbers of the same store.
+    shared_seq: bool,
+    /// When the last refresh of all began, and the store's change number then.
+    refreshed: Mutex<(Millis, u64)>,
+    /// Change numbers from here on were told by no topic that is gone, nor by this host before it was started again.
+    untold: AtomicU64,
 }
 
 impl Live {
-    pub fn new(evaluator: Arc<Evaluator>, active: Arc<ArcSwap<Active>>, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    pub fn new(
+        evaluator: Arc<Evaluator>,
+        active: Arc<ArcSwap<Active>>,
+        telemetry: Arc<Telemetry>,
+        shared_seq: bool,
+    ) -> Arc<Self> {
+        let untold = evaluator.reader.seq().into();
         Arc::new(Self {
             evaluator,
             active,
@@ -54,16 +73,25 @@ impl Live {
             definitions: ArcSwapOption::empty(),
             stale: ArcSwapOption::empty(),
             closing: watch::Sender::new(false),
+            turns: Semaphore::new(threads()),
+            shared_seq,
+            refreshed: Mutex::default(),
+            untold,
         })
     }
 
     /// Brings every topic up to date, and lets go of those nobody listens to. Blocking: call it from a blocking thread.
     pub fn refresh(&self, now: Millis) {
         let started = std::time::Instant::now();
+        *self.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = (now, self.evaluator.reader.seq());
         let topics: Vec<Arc<Topic>> = {
             let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            topics.retain(|_, topic| Arc::strong_count(topic) > 1);
-            topics.values().cloned().collect()
+            let before = topics.len();
+            topics.retain(|_, topic| Arc::strong_count(topic) > 1 || topic.rest(now) < ALONE_MAX_MS);
+            if topics.len() < before {
+                self.note_told();
+            }
+            topics.values().filter(|topic| Arc::strong_count(topic) > 1).cloned().collect()
         };
         let (next, changed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
@@ -71,8 +99,7 @@ impl Live {
                 changed.fetch_or(self.refresh_topic(topic, now), Ordering::Relaxed);
             }
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.min(REFRESH_THREADS_MAX).min(topics.len());
+        let threads = threads().min(topics.len());
         std::thread::scope(|scope| {
             (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();
@@ -103,6 +130,11 @@ impl Live {
         }
     }
 
+    /// When the last refresh of all began (0: none yet), and the store's change number then.
+    pub fn refreshed(&self) -> (Millis, u64) {
+        *self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every connection says good-bye.
     pub fn close(&self) {
         self.closing.send_replace(true);
@@ -113,16 +145,27 @@ impl Live {
     }
 
     fn refresh_topic(&self, topic: &Topic, now: Millis) -> bool {
-        topic.refresh(&self.evaluator, &self.active.load_full(), now)
+        let untold = (!self.shared_seq).then(|| self.untold.load(Ordering::Relaxed));
+        topic.refresh(&self.evaluator, &self.active.load_full(), untold, now)
     }
 
-    /// The topic of this key, and whether it is new.
+    /// A topic goes: what it has told is no more than the store has.
+    fn note_told(&self) {
+        self.untold.fetch_max(self.evaluator.reader.seq() + 1, Ordering::Relaxed);
+    }
+
+    /// The topic of this key, and whether it has to be brought up to date first.
     fn topic(&self, key: TopicKey) -> Result<(Arc<Topic>, bool), ApiError> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(&key)
-            && topic.published().is_none_or(|published| matches!(*published, Published::Version(_)))
-        {
-            return Ok((topic.clone(), false));
+        if let Some(topic) = topics.get(&key) {
+            if topic.published().is_none_or(|published| matches!(*published, Published::Version(_))) {
+                return Ok((topic.clone(), topic.awake()));
+            }
+            self.note_told();
+        }
+        if topics.len() >= TOPICS_MAX {
+            topics.retain(|_, topic| Arc::strong_count(topic) > 1);
+            self.note_told();
         }
         if topics.len() >= TOPICS_MAX {
             let message = format!("there are {TOPICS_MAX} different subscriptions already");
@@ -134,7 +177,7 @@ impl Live {
     }
 
     /// What is to be told to a client that knows of `number`. One that knows of nothing takes the numbers for fresh.
-    fn stale_after(&self, number: u64) -> Option<(u64, Utf8Bytes)> {
+    fn stale_after(&self, number: u64) -> Option<(u64, Frame)> {
         let told = self.stale.load();
         let told = told.as_ref().filter(|told| told.1 > number && (told.0 || number > 0))?;
         Some((told.1, told.2.clone()))
@@ -145,8 +188,12 @@ impl Live {
     }
 
     /// What is to be told to a client that knows of `number`.
-    fn definitions_after(&self, number: u64) -> Option<(u64, Utf8Bytes)> {
+    fn definitions_after(&self, number: u64) -> Option<(u64, Frame)> {
         let told = self.definitions.load();
         told.as_ref().filter(|told| told.0 > number).map(|told| (told.0, told.1.clone()))
     }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(REFRESH_THREADS_MAX)
 }

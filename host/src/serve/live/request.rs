@@ -14,8 +14,15 @@ const ID_BYTES_MAX: usize = 256;
 
 #[derive(Debug, PartialEq)]
 pub enum Request {
-    Subscribe { id: String, topic: TopicKey },
-    Unsubscribe { id: String },
+    /// `resume`: what the client was told last of it, before the connection was lost.
+    Subscribe {
+        id: String,
+        topic: TopicKey,
+        resume: Option<Resume>,
+    },
+    Unsubscribe {
+        id: String,
+    },
 }
 
 /// What makes subscriptions equal.
@@ -25,6 +32,14 @@ pub struct TopicKey {
     pub step_ms: Millis,
     /// A whole number of steps.
     pub range_ms: Millis,
+}
+
+/// Where a client was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resume {
+    pub seq: u64,
+    /// What the snapshot said, where the client gives it back; what is none is of no topic.
+    pub epoch: Option<u64>,
 }
 
 /// What is wrong, and which subscription it is about where that could be read.
@@ -50,6 +65,12 @@ struct Subscribe {
 }
 
 #[derive(Deserialize)]
+struct Resumed {
+    seq: u64,
+    epoch: Option<String>,
+}
+
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Values {
     One(String),
@@ -58,34 +79,43 @@ enum Values {
 
 pub fn parse(text: &str) -> Result<Request, Mistake> {
     let mistake = |id: Option<&str>, error| Mistake { id: id.map(str::to_owned), error };
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    let mut value: Value = serde_json::from_str(text).map_err(|error| {
         let help = "Send one JSON object a frame: {\"op\":\"subscribe\",\"id\":\"a\",\"metric\":\"…\"}.";
         mistake(None, ApiError::bad_request("invalid_json", format!("this is no JSON: {error}"), help))
     })?;
-    let id = value.get("id").and_then(Value::as_str);
+    let said = value.get("id").and_then(Value::as_str).map(str::to_owned);
+    let id = said.as_deref();
     let invalid = |message: String| {
         mistake(id, ApiError::bad_request("invalid_message", message, "docs/protocol.md shows what can be said."))
     };
-    let op = value.get("op").and_then(Value::as_str).ok_or_else(|| invalid("`op` is missing".to_owned()))?;
+    let op = value.get("op").and_then(Value::as_str).map(str::to_owned);
+    let op = op.ok_or_else(|| invalid("`op` is missing".to_owned()))?;
     let known = id.filter(|id| id.len() <= ID_BYTES_MAX);
     let need_id = || known.map(str::to_owned).ok_or_else(|| invalid("`id` is no text of at most 256 bytes".to_owned()));
-    match op {
-        "subscribe" => {
+    match op.as_str() {
+        "subscribe" | "resume" => {
             let id = need_id()?;
+            let resume = (op == "resume").then(|| resume_of(&mut value)).transpose().map_err(invalid)?;
             let said = Subscribe::deserialize(&value).map_err(|error| invalid(error.to_string()))?;
             let topic = topic_of(said).map_err(|error| mistake(Some(&id), error))?;
-            Ok(Request::Subscribe { id, topic })
+            Ok(Request::Subscribe { id, topic, resume })
         }
         "unsubscribe" => Ok(Request::Unsubscribe { id: need_id()? }),
-        "resume" => {
-            let help = "Subscribe again: the answer is a whole snapshot.";
-            Err(mistake(id, ApiError::bad_request("unsupported", "`resume` is not supported yet", help)))
-        }
         other => {
             let message = format!("`{other}` is nothing that can be asked");
-            Err(mistake(id, ApiError::bad_request("unknown_op", message, "There are `subscribe` and `unsubscribe`.")))
+            let help = "There are `subscribe`, `resume` and `unsubscribe`.";
+            Err(mistake(id, ApiError::bad_request("unknown_op", message, help)))
         }
     }
+}
+
+/// Takes what a resume says besides its subscription out of it.
+fn resume_of(value: &mut Value) -> Result<Resume, String> {
+    let Resumed { seq, epoch } = Resumed::deserialize(&*value).map_err(|error| error.to_string())?;
+    if let Some(said) = value.as_object_mut() {
+        ["seq", "epoch"].iter().for_each(|name| drop(said.remove(*name)));
+    }
+    Ok(Resume { seq, epoch: epoch.map(|text| u64::from_str_radix(&text, 16).unwrap_or_default()) })
 }
 
 fn topic_of(said: Subscribe) -> Result<TopicKey, ApiError> {
@@ -129,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn a_resume_is_a_subscription_and_where_the_client_was() {
+        let resume = |text: &str| match parse(&format!("{{\"op\":\"resume\",\"id\":\"a\",\"metric\":\"m\"{text}}}")) {
+            Ok(Request::Subscribe { topic, resume: Some(resume), .. }) => (topic.subject.by, resume),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(resume(r#","seq":7,"by":["x"]"#), (vec!["x".to_owned()], Resume { seq: 7, epoch: None }));
+        assert_eq!(resume(r#","seq":7,"epoch":"2a""#).1, Resume { seq: 7, epoch: Some(42) });
+        assert_eq!(resume(r#","seq":7,"epoch":"of another program""#).1.epoch, Some(0));
+    }
+
+    #[test]
     fn mistakes() {
         let cases = [
             ("{", None, "invalid_json"),
@@ -138,7 +179,11 @@ mod tests {
             (r#"{"op":"subscribe","id":"a","metric":"m","ranges":"1h"}"#, Some("a"), "invalid_message"),
             (r#"{"op":"subscribe","id":"a","metric":"m","range":"x"}"#, Some("a"), "invalid_range"),
             (r#"{"op":"subscribe","id":"a","metric":"m","step":"1s"}"#, Some("a"), "invalid_step"),
-            (r#"{"op":"resume","id":"a","seq":1,"metric":"m"}"#, Some("a"), "unsupported"),
+            (r#"{"op":"subscribe","id":"a","metric":"m","seq":1}"#, Some("a"), "invalid_message"),
+            (r#"{"op":"resume","id":"a","metric":"m"}"#, Some("a"), "invalid_message"),
+            (r#"{"op":"resume","id":"a","metric":"m","seq":-1}"#, Some("a"), "invalid_message"),
+            (r#"{"op":"resume","id":"a","metric":"m","seq":1,"epoch":7}"#, Some("a"), "invalid_message"),
+            (r#"{"op":"resume","id":"a","seq":1}"#, Some("a"), "invalid_message"),
             (r#"{"op":"dance","id":"a"}"#, Some("a"), "unknown_op"),
         ];
         for (text, id, code) in cases {

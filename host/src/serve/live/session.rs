@@ -4,13 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
 use tokio::sync::Notify;
 
 use super::Live;
-use super::frame::{self, Body};
-use super::request::{Request, parse};
-use super::topic::{Change, Published, Topic};
+use super::frame::{self, Body, Frame};
+use super::request::{Request, Resume, TopicKey, parse};
+use super::topic::{Change, Published, Topic, Version, Wanted};
 use crate::web::ApiError;
 
 pub const SUBSCRIPTIONS_MAX: usize = 256;
@@ -20,7 +19,7 @@ const ERRORS_MAX: usize = 16;
 pub struct Session {
     pub(super) live: Arc<Live>,
     subscriptions: Vec<Subscription>,
-    errors: VecDeque<Utf8Bytes>,
+    errors: VecDeque<Frame>,
     /// The definitions this client was told of, by their number.
     definitions: u64,
     /// What this client was told about the numbers' age, by its number.
@@ -34,15 +33,17 @@ struct Subscription {
     topic: Arc<Topic>,
     /// The version that was sent last.
     sent: Option<u64>,
+    /// Where the client was when it came back; until it was told what it had missed.
+    resume: Option<Resume>,
     /// Bodies of the change that is being sent.
     bodies: VecDeque<Body>,
 }
 
 /// What to do next.
 pub enum Due {
-    Send(Utf8Bytes),
-    /// A snapshot has to be encoded first, off the async threads: `Topic::snapshot`.
-    Encode(Arc<Topic>),
+    Send(Frame),
+    /// It has to be computed first, off the async threads: `Topic::encode`.
+    Encode(Arc<Topic>, Wanted),
 }
 
 impl Session {
@@ -52,40 +53,38 @@ impl Session {
         Self { live, subscriptions: Vec::new(), errors: VecDeque::new(), definitions, stale: 0, wake: Arc::default() }
     }
 
-    /// Takes a client's frame. A topic that is new to the host is returned: it has to be refreshed once.
+    /// Takes a client's frame. A topic that has to be refreshed first, since it is new or nobody listened to it, is returned.
     pub fn receive(&mut self, text: &str) -> Option<Arc<Topic>> {
         match parse(text) {
             Ok(Request::Unsubscribe { id }) => {
                 self.remove(&id);
                 None
             }
-            Ok(Request::Subscribe { id, topic }) => {
+            Ok(Request::Subscribe { id, topic, resume }) => {
                 self.remove(&id);
-                if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-                    let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-                    self.fail(
-                        Some(&id),
-                        &ApiError::bad_request("too_many_subscriptions", message, "Unsubscribe first."),
-                    );
-                    return None;
-                }
-                let (topic, new) = match self.live.topic(topic) {
-                    Ok(found) => found,
-                    Err(error) => {
-                        self.fail(Some(&id), &error);
-                        return None;
-                    }
-                };
-                topic.wake_when_ready(self.wake.clone());
-                self.live.telemetry.serve.live_subscriptions.inc();
-                self.subscriptions.push(Subscription { id, topic: topic.clone(), sent: None, bodies: VecDeque::new() });
-                new.then_some(topic)
+                self.subscribe(&id, topic, resume).unwrap_or_else(|error| {
+                    self.fail(Some(&id), &error);
+                    None
+                })
             }
             Err(mistake) => {
                 self.fail(mistake.id.as_deref(), &mistake.error);
                 None
             }
         }
+    }
+
+    fn subscribe(&mut self, id: &str, topic: TopicKey, resume: Option<Resume>) -> Result<Option<Arc<Topic>>, ApiError> {
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            let message = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(ApiError::bad_request("too_many_subscriptions", message, "Unsubscribe first."));
+        }
+        let (topic, due) = self.live.topic(topic)?;
+        topic.wake_when_ready(self.wake.clone());
+        self.live.telemetry.serve.live_subscriptions.inc();
+        let (id, bodies) = (id.to_owned(), VecDeque::new());
+        self.subscriptions.push(Subscription { id, topic: topic.clone(), sent: None, resume, bodies });
+        Ok(due.then_some(topic))
     }
 
     pub fn fail(&mut self, id: Option<&str>, error: &ApiError) {
@@ -131,31 +130,54 @@ impl Session {
 
     fn due_of(&mut self, at: usize) -> Step {
         let subscription = &mut self.subscriptions[at];
-        if let Some(body) = subscription.bodies.pop_front() {
-            return Step::Due(Due::Send(frame::frame(&subscription.id, &body)));
+        if let Some(step) = subscription.next_body() {
+            return step;
         }
         let Some(published) = subscription.topic.published() else { return Step::Nothing };
         let version = match &*published {
             Published::Failed(error) => return Step::Failed(error.clone()),
             Published::Version(version) => version,
         };
+        if let Some(resume) = subscription.resume {
+            let Some(lead) = version.resumed(&resume) else {
+                return Step::Due(Due::Encode(subscription.topic.clone(), Wanted::Resumed(resume)));
+            };
+            subscription.resume = None;
+            if let Some(lead) = lead {
+                self.live.telemetry.serve.live_resumes.inc();
+                subscription.sent = Some(version.number);
+                subscription.bodies = lead.iter().cloned().collect();
+            }
+        } else if let Some(change) = subscription.next_change(version) {
+            subscription.sent = subscription.sent.map(|sent| sent + 1);
+            subscription.bodies = change.bodies.iter().cloned().collect();
+        }
+        if let Some(step) = subscription.next_body() {
+            return step;
+        }
         if subscription.sent == Some(version.number) {
             return Step::Nothing;
         }
-        let next: Option<&Arc<Change>> = subscription.sent.and_then(|sent| version.since(sent)?.next());
-        if let (Some(sent), Some(change)) = (subscription.sent, next) {
-            subscription.sent = Some(sent + 1);
-            subscription.bodies = change.bodies.iter().cloned().collect();
-            return self.due_of(at);
-        }
         let Some(snapshot) = version.encoded() else {
-            return Step::Due(Due::Encode(subscription.topic.clone()));
+            return Step::Due(Due::Encode(subscription.topic.clone(), Wanted::Snapshot));
         };
         if subscription.sent.is_some() {
             self.live.telemetry.serve.live_skips.inc();
         }
         subscription.sent = Some(version.number);
-        Step::Due(Due::Send(frame::frame(&subscription.id, snapshot)))
+        Step::Due(Due::Send(Frame::new(&subscription.id, snapshot)))
+    }
+}
+
+impl Subscription {
+    /// Of the change that is being sent.
+    fn next_body(&mut self) -> Option<Step> {
+        let body = self.bodies.pop_front()?;
+        Some(Step::Due(Due::Send(Frame::new(&self.id, &body))))
+    }
+
+    fn next_change<'a>(&self, version: &'a Version) -> Option<&'a Arc<Change>> {
+        version.since(self.sent?)?.next()
     }
 }
 

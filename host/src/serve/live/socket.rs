@@ -3,55 +3,67 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::session::{Due, Session};
+use super::stream::{Gone, Stream, handshake};
 use crate::serve::Services;
 use crate::serve::query::request::{decode, parameters};
 use crate::web::origin::{self, Origin};
 use crate::web::{Access, ApiError, bearer};
 
-const CONNECTIONS_MAX: i64 = 10_000;
-/// Of a frame or message that a client sends.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// A client of which nothing was heard for so long, not even a pong, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// A client that takes no byte for so long is gone.
-const SEND_WITHIN: Duration = Duration::from_secs(30);
-const GOING_AWAY: u16 = 1001;
 /// The subprotocol that is chosen where a client offers it.
 const PROTOCOL: &str = "tidemark";
 
 pub async fn open(
     State(services): State<Arc<Services>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, ApiError> {
-    if let Origin::Refused(origin) = origin::of(&headers, &services.settings.allow_origin) {
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let headers = request.headers();
+    if let Origin::Refused(origin) = origin::of(headers, &services.settings.allow_origin) {
         return Err(origin::refused(origin, "open a live connection"));
     }
-    let protocols: Vec<HeaderValue> =
-        upgrade.as_ref().map(|upgrade| upgrade.requested_protocols().cloned().collect()).unwrap_or_default();
-    let protocol = check_key(&services, &headers, query.as_deref().unwrap_or(""), &protocols)?;
-    let mut upgrade = upgrade.map_err(|rejection| {
+    let protocol = check_key(&services, headers, request.uri().query().unwrap_or(""), &protocols(headers))?;
+    let answer = handshake(&request).map_err(|message| {
         let help = "Open it as a WebSocket: ws://HOST/v1/live.";
-        ApiError::new(rejection.status(), "no_websocket", rejection.body_text(), help)
-    })?;
-    if services.telemetry.serve.live_connections.get() >= CONNECTIONS_MAX {
-        return Err(ApiError::unavailable(format!("there are {CONNECTIONS_MAX} live connections already"), 30));
+        ApiError::new(StatusCode::BAD_REQUEST, "no_websocket", message, help)
+    });
+    let mut answer = answer?;
+    let max = services.settings.connections_max;
+    if services.telemetry.serve.live_connections.get() >= i64::from(max) {
+        services.telemetry.serve.live_refused.inc();
+        return Err(ApiError::unavailable(format!("there are {max} live connections already"), 30));
     }
     if let Some(protocol) = protocol {
-        upgrade.set_selected_protocol(protocol);
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| Connection::new(socket, services).run()))
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let upgrade = upgrade.ok_or_else(|| ApiError::internal("a connection that cannot become a WebSocket"))?;
+    // Counted from here on: who comes at the same moment is too many, not one too many.
+    let session = Session::new(services.live.clone());
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            Connection { stream: Stream::open(upgraded).await, services, session }.run().await;
+        }
+    });
+    Ok(answer)
+}
+
+/// What the client offers, in its order.
+fn protocols(headers: &HeaderMap) -> Vec<HeaderValue> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    offers.flat_map(|value| value.split(',')).filter_map(|one| HeaderValue::from_str(one.trim()).ok()).collect()
 }
 
 /// The key of the header, of `?key=`, or among the subprotocols. Gives the subprotocol to choose.
@@ -75,29 +87,20 @@ fn check_key(
 }
 
 struct Connection {
-    socket: WebSocket,
+    stream: Stream,
     services: Arc<Services>,
     session: Session,
-    heard: Instant,
 }
 
 enum Event {
-    Message(Option<Result<Message, axum::Error>>),
+    Message(Result<Message, Gone>),
     /// Something may have to be sent.
     Due,
     Ping,
     Closing,
 }
 
-/// The connection is over.
-struct Gone;
-
 impl Connection {
-    fn new(socket: WebSocket, services: Arc<Services>) -> Self {
-        let session = Session::new(services.live.clone());
-        Self { socket, services, session, heard: Instant::now() }
-    }
-
     async fn run(mut self) {
         let mut changed = self.services.live.changed.subscribe();
         let mut closing = self.services.live.closing.subscribe();
@@ -106,14 +109,16 @@ impl Connection {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
-                message = self.socket.recv() => Event::Message(message),
+                biased;
+                _ = closing.wait_for(|closing| *closing) => Event::Closing,
+                // What was said while something was being sent is heard before the silence is judged.
+                message = self.stream.next() => Event::Message(message),
                 () = wake.notified() => Event::Due,
                 _ = changed.changed() => Event::Due,
                 _ = ping.tick() => Event::Ping,
-                _ = closing.wait_for(|closing| *closing) => Event::Closing,
             };
             let went_on = match event {
-                Event::Message(message) => self.take(message),
+                Event::Message(message) => message.and_then(|message| self.take(message)),
                 Event::Due => Ok(()),
                 Event::Ping => self.ping().await,
                 Event::Closing => self.say_good_bye().await,
@@ -124,63 +129,70 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), Gone> {
-        self.heard = Instant::now();
+    fn take(&mut self, message: Message) -> Result<(), Gone> {
         match message {
-            Some(Ok(Message::Text(text))) => {
+            Message::Text(text) => {
                 if let Some(topic) = self.session.receive(&text) {
                     let (live, now) = (self.services.live.clone(), self.services.clock.now());
-                    tokio::task::spawn_blocking(move || live.refresh_topic(&topic, now));
+                    tokio::spawn(async move {
+                        let _turn = live.turns.acquire().await;
+                        let refresh = {
+                            let live = live.clone();
+                            move || live.refresh_topic(&topic, now)
+                        };
+                        // What failed is brought up to date by the next refresh of all.
+                        let _ = tokio::task::spawn_blocking(refresh).await;
+                    });
                 }
                 Ok(())
             }
-            Some(Ok(Message::Binary(_))) => {
+            Message::Binary(_) => {
                 let error =
                     ApiError::bad_request("invalid_message", "binary frames say nothing here", "Send text frames.");
                 self.session.fail(None, &error);
                 Ok(())
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Gone),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+            Message::Close(_) => Err(Gone),
         }
     }
 
     async fn ping(&mut self) -> Result<(), Gone> {
-        if self.heard.elapsed() > SILENCE_MAX {
+        if self.stream.heard.elapsed() > SILENCE_MAX {
             return Err(Gone);
         }
-        self.send(Message::Ping(axum::body::Bytes::new())).await
+        self.stream.ping().await
     }
 
     async fn say_good_bye(&mut self) -> Result<(), Gone> {
-        let reason = "the host is stopping".into();
-        let _ = self.send(Message::Close(Some(CloseFrame { code: GOING_AWAY, reason }))).await;
+        let _ = self.stream.close(CloseFrame { code: CloseCode::Away, reason: "the host is stopping".into() }).await;
         Err(Gone)
     }
 
     async fn send_due(&mut self) -> Result<(), Gone> {
         while let Some(due) = self.session.due() {
             match due {
-                Due::Send(text) => {
+                Due::Send(frame) => {
                     let telemetry = &self.services.telemetry.serve;
                     telemetry.live_frames.inc();
-                    telemetry.live_bytes.inc_by(text.len() as u64);
-                    self.send(Message::Text(text)).await?;
+                    telemetry.live_bytes.inc_by(frame.len() as u64);
+                    self.stream.send(&frame).await?;
                 }
-                Due::Encode(topic) => {
-                    let encoded = tokio::task::spawn_blocking(move || topic.snapshot());
+                Due::Encode(topic, wanted) => {
+                    // A few at a time: of many that come at once and ask the same, all but the first find it done.
+                    let turn = self.services.live.turns.acquire().await;
+                    if topic.has(wanted) {
+                        continue;
+                    }
+                    let encoded = tokio::task::spawn_blocking(move || topic.encode(wanted)).await;
+                    drop(turn);
                     // Nothing to encode: the topic was just about to change, and tells when it has.
-                    if encoded.await.map_err(|_| Gone)?.is_none() {
+                    if !encoded.map_err(|_| Gone)? {
                         return Ok(());
                     }
                 }
             }
         }
         Ok(())
-    }
-
-    async fn send(&mut self, message: Message) -> Result<(), Gone> {
-        let sent = timeout(SEND_WITHIN, self.socket.send(message)).await;
-        sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 }

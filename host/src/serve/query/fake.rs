@@ -28,6 +28,8 @@ pub struct World {
     pub events: Mutex<Vec<(Seq, Event)>>,
     pub closed_until: Mutex<Millis>,
     pub reads: Mutex<Vec<ReadRequest>>,
+    /// Change numbers begin here.
+    pub floor: Mutex<Seq>,
 }
 
 /// A metric as tests state it.
@@ -207,13 +209,19 @@ impl World {
             last: Arc::new(Outcome::Applied { at: 1, difference: Difference::default() }),
             lineages: Arc::new(lineages),
         };
-        Self { active, events: Mutex::default(), closed_until: Mutex::default(), reads: Mutex::default() }
+        Self {
+            active,
+            events: Mutex::default(),
+            closed_until: Mutex::default(),
+            reads: Mutex::default(),
+            floor: Mutex::default(),
+        }
     }
 
     /// All of one change.
     pub fn add(&self, events: impl IntoIterator<Item = Event>) {
         let mut all = self.events.lock().unwrap();
-        let seq = all.last().map_or(0, |(seq, _)| *seq) + 1;
+        let seq = all.last().map_or(0, |(seq, _)| *seq).max(*self.floor.lock().unwrap()) + 1;
         all.extend(events.into_iter().map(|event| (seq, event)));
     }
 
@@ -293,12 +301,12 @@ impl StateReader for World {
                 accumulate(slot, column, at, event);
             }
         }
-        let seq = events.last().map_or(0, |(seq, _)| *seq);
+        let seq = events.last().map_or(0, |(seq, _)| *seq).max(*self.floor.lock().unwrap());
         Ok(ReadAnswer { seq, steps, series: series.into_values().collect() })
     }
 
     fn seq(&self) -> Seq {
-        self.events.lock().unwrap().last().map_or(0, |(seq, _)| *seq)
+        self.events.lock().unwrap().last().map_or(0, |(seq, _)| *seq).max(*self.floor.lock().unwrap())
     }
 
     fn changed_since(&self, fingerprints: &[Fingerprint], since: Seq) -> Result<Option<Vec<Minute>>, StoreError> {

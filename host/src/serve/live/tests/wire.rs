@@ -31,6 +31,7 @@ pub async fn receive(stream: &mut TcpStream) -> (u8, String) {
         let kind = stream.read_u8().await.unwrap() & 15;
         let len = match stream.read_u8().await.unwrap() {
             126 => usize::from(stream.read_u16().await.unwrap()),
+            127 => stream.read_u64().await.unwrap() as usize,
             len => usize::from(len),
         };
         let mut content = vec![0; len];
