@@ -3,6 +3,7 @@
 mod alerts;
 mod author;
 mod backfill;
+mod bench;
 mod binary;
 mod clickhouse;
 mod cluster;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         alerts::trials,
         author::trials,
         backfill::trials,
+        bench::trials,
         clickhouse::trials,
         cluster::trials,
         collect::trials,

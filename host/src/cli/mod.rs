@@ -1,5 +1,6 @@
 //! The command line: one file a command, no logic of its own.
 
+mod bench;
 mod check;
 mod completions;
 mod man;
@@ -43,6 +44,7 @@ enum Command {
     Tap(tap::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// Everything that there is to type, for `--help` and what else is made of it.
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Tap(arguments) => tap::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     };
     outcome.unwrap_or_else(|error| {
         paint::error(&format!("{error:#}"));

@@ -246,7 +246,7 @@ fn room_for(connections: u32) -> u32 {
     });
     let room = files.saturating_sub(FILES_BESIDES).max(1);
     if u64::from(connections) > room {
-        tracing::warn!(files, room, "--connections-max is more than the limit of open files lets in: raise it");
+        tracing::info!(files, room, "the limit of open files lets in fewer live connections than --connections-max");
     }
     u64::from(connections).min(room) as u32
 }

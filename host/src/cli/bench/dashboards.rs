@@ -1,0 +1,350 @@
+//! `tidemark bench dashboards`: many live connections, when what changed reaches them, and what they cost the host.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, interval, sleep};
+
+use super::dashboard::{Back, Dashboard, Delta, Phase, STORM, Seen};
+use super::percentiles::Percentiles;
+use super::subscriptions::subscriptions;
+use super::target::{Http, Target};
+use super::{Format, duration};
+use crate::time::{Clock, Millis};
+
+/// Connections that are being opened at a time.
+const OPENING_MAX: usize = 100;
+/// Open files of this process besides.
+const FILES_BESIDES: u64 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What was sent at the end of the span has arrived after so long.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Clocks that differ by less are taken for one.
+const SAME_CLOCK_MS: Millis = 500;
+/// Refreshes so near each other are one, seen twice by clocks that differ.
+const SAME_REFRESH_MS: Millis = 5;
+const RESIDENT: &str = "process_resident_memory_bytes";
+
+/// Open many live connections and measure when what changed reaches them.
+#[derive(Args)]
+pub struct Arguments {
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// A key that reads.
+    #[arg(long, env = "TIDEMARK_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Dashboards: connections with one subscription each.
+    #[arg(long, default_value_t = 1_000)]
+    connections: usize,
+    /// Different subscriptions among them, of 1 to 5 series.
+    #[arg(long, default_value_t = 200)]
+    subscriptions: usize,
+    /// How long they are watched.
+    #[arg(long = "for", default_value = "60s", value_parser = duration)]
+    lasts: Duration,
+    /// Afterwards all drop their connection at once and come back within 5 s.
+    #[arg(long)]
+    storm: bool,
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+/// What a run came to.
+#[derive(Serialize)]
+struct Report {
+    connections: usize,
+    subscriptions: usize,
+    seconds: f64,
+    refreshes: usize,
+    frames: usize,
+    /// Frames that others with the same subscription were sent.
+    missed: usize,
+    skipped: u64,
+    bytes_per_frame: f64,
+    /// From the beginning of the host's refresh to the frame's arrival.
+    delivered_ms: Percentiles,
+    /// From opening a connection to its snapshot.
+    opened_ms: Percentiles,
+    /// What the host's resident memory grew by, for each connection.
+    memory_bytes_per_connection: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm: Option<Storm>,
+}
+
+#[derive(Serialize)]
+struct Storm {
+    /// From the drop until the last one was answered.
+    all_back_ms: f64,
+    by_delta: usize,
+    by_snapshot: usize,
+    /// Connections that were refused at first.
+    refused: u32,
+    /// From the first try of each to its answer.
+    back_ms: Percentiles,
+}
+
+/// When the host began to bring dashboards up to date, by this machine's clock, and how far the store was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Refresh {
+    at: Millis,
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    now: Millis,
+    refreshed_at: Millis,
+    refreshed_seq: u64,
+}
+
+pub async fn run(arguments: Arguments, files: u64) -> Result<ExitCode> {
+    let Arguments { connections, lasts, .. } = arguments;
+    ensure!(connections > 0 && arguments.subscriptions > 0, "--connections, --subscriptions: at least one");
+    let room = files.saturating_sub(FILES_BESIDES);
+    ensure!(connections as u64 <= room, "--connections: {files} files may be open, which is room for {room}");
+    let target = Target::find(&arguments.url, arguments.key.as_deref()).await?;
+    let asked = subscriptions(&mut target.http().await?, arguments.subscriptions).await?;
+    if asked.len() < arguments.subscriptions {
+        eprintln!("the host measures no more than {} different subscriptions", asked.len());
+    }
+    let before = target.http().await?.metric(RESIDENT).await?;
+    let mut crowd = Crowd::open(&target, &asked, connections).await?;
+    let refreshes = Refreshes::watch(target.http().await?);
+    let from = Clock::System.now();
+    sleep(lasts).await;
+    let until = Clock::System.now();
+    let after = target.http().await?.metric(RESIDENT).await?;
+    // What is still under way arrives.
+    sleep(SETTLE).await;
+    let stormed = if arguments.storm { Some(crowd.storm().await?) } else { None };
+    let seen = crowd.end().await?;
+    let (span, refreshes) = (from..until, refreshes.found());
+    let memory = before.zip(after).map(|(before, after)| (after - before) / connections as f64);
+    let report = report(&seen, asked.len(), &span, &refreshes, memory, stormed);
+    match arguments.format {
+        Format::Json => println!("{}", serde_json::to_string(&report)?),
+        Format::Text => print(&report),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All dashboards.
+struct Crowd {
+    tasks: JoinSet<Result<(usize, Seen)>>,
+    size: usize,
+    phase: watch::Sender<Phase>,
+    told: mpsc::UnboundedReceiver<()>,
+}
+
+impl Crowd {
+    /// Opens them, a part at a time, and waits until each has its snapshot.
+    async fn open(target: &Target, asked: &[Value], size: usize) -> Result<Self> {
+        let (phase, turns) = (watch::Sender::new(Phase::Watch), Arc::new(Semaphore::new(OPENING_MAX)));
+        let (tell, told) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        for number in 0..size {
+            let dashboard = Dashboard { target: target.clone(), number, asked: asked[number % asked.len()].clone() };
+            let (phase, tell, turns) = (phase.subscribe(), tell.clone(), turns.clone());
+            tasks.spawn(async move {
+                let turn = turns.acquire_owned().await?;
+                Ok((number, dashboard.run(phase, tell, turn).await?))
+            });
+        }
+        let mut crowd = Self { tasks, size, phase, told };
+        crowd.all_told().await?;
+        Ok(crowd)
+    }
+
+    /// Each has said once more that it is there; or one is lost.
+    async fn all_told(&mut self) -> Result<()> {
+        for _ in 0..self.size {
+            tokio::select! {
+                _ = self.told.recv() => {}
+                Some(ended) = self.tasks.join_next() => bail!("a dashboard ended early: {:?}", ended?.err()),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long until all are back.
+    async fn storm(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.phase.send_replace(Phase::Storm);
+        self.all_told().await?;
+        Ok(started.elapsed())
+    }
+
+    /// What each saw, by its number.
+    async fn end(mut self) -> Result<Vec<(usize, Seen)>> {
+        self.phase.send_replace(Phase::End);
+        let mut seen = Vec::with_capacity(self.size);
+        while let Some(one) = self.tasks.join_next().await {
+            seen.push(one??);
+        }
+        Ok(seen)
+    }
+}
+
+/// Looks at the host's status until it is asked what it has found.
+struct Refreshes {
+    found: Arc<Mutex<Vec<Refresh>>>,
+    task: JoinHandle<()>,
+}
+
+impl Refreshes {
+    fn watch(mut http: Http) -> Self {
+        let found = Arc::new(Mutex::default());
+        let finds: Arc<Mutex<Vec<Refresh>>> = found.clone();
+        let task = tokio::spawn(async move {
+            let mut every = interval(LOOK_EVERY);
+            loop {
+                every.tick().await;
+                let asked = Clock::System.now();
+                // A look that fails is one look less.
+                let Ok(status) = http.get_json::<Status>("/v1/status").await else { continue };
+                let ahead = status.now - (asked + Clock::System.now()) / 2;
+                // On one machine the clocks are the same, and what differs is how long the answer took.
+                let ahead = if ahead.abs() < SAME_CLOCK_MS { 0 } else { ahead };
+                let refresh = Refresh { at: status.refreshed_at - ahead, seq: status.refreshed_seq };
+                let mut found = finds.lock().unwrap_or_else(PoisonError::into_inner);
+                if status.refreshed_at > 0 && found.last().is_none_or(|last| refresh.at - last.at >= SAME_REFRESH_MS) {
+                    found.push(refresh);
+                }
+            }
+        });
+        Self { found, task }
+    }
+
+    fn found(self) -> Vec<Refresh> {
+        self.task.abort();
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The refresh that made a delta: it began before the frame came, when the store was no further than the frame.
+fn refresh_of(refreshes: &[Refresh], delta: Delta) -> Option<usize> {
+    refreshes.iter().rposition(|refresh| refresh.seq <= delta.seq && refresh.at <= delta.at)
+}
+
+fn report(
+    seen: &[(usize, Seen)],
+    subscriptions: usize,
+    span: &Range<Millis>,
+    refreshes: &[Refresh],
+    memory: Option<f64>,
+    stormed: Option<Duration>,
+) -> Report {
+    let mut delivered = Vec::new();
+    // How many were told of a refresh, by subscription.
+    let mut told: HashMap<(usize, usize), usize> = HashMap::new();
+    for (number, seen) in seen {
+        for &delta in &seen.deltas {
+            let Some(refresh) = refresh_of(refreshes, delta) else { continue };
+            if span.contains(&refreshes[refresh].at) {
+                delivered.push((delta.at - refreshes[refresh].at) as f64);
+                *told.entry((number % subscriptions, refresh)).or_default() += 1;
+            }
+        }
+    }
+    let with = |subscription: usize| (subscription..seen.len()).step_by(subscriptions).count();
+    let missed = told.iter().map(|((subscription, _), count)| with(*subscription).saturating_sub(*count)).sum();
+    let (frames, bytes): (usize, u64) =
+        seen.iter().fold((0, 0), |(frames, bytes), (_, seen)| (frames + seen.deltas.len(), bytes + seen.delta_bytes));
+    let first = seen.iter().filter_map(|(_, seen)| seen.first).map(ms).collect();
+    Report {
+        connections: seen.len(),
+        subscriptions,
+        seconds: (span.end - span.start) as f64 / 1e3,
+        refreshes: refreshes.iter().filter(|refresh| span.contains(&refresh.at)).count(),
+        frames: delivered.len(),
+        missed,
+        skipped: seen.iter().map(|(_, seen)| seen.skipped).sum(),
+        bytes_per_frame: bytes as f64 / frames.max(1) as f64,
+        delivered_ms: Percentiles::of(delivered),
+        opened_ms: Percentiles::of(first),
+        memory_bytes_per_connection: memory,
+        storm: stormed.map(|all_back| storm_of(seen, all_back)),
+    }
+}
+
+fn storm_of(seen: &[(usize, Seen)], all_back: Duration) -> Storm {
+    let back: Vec<&Back> = seen.iter().filter_map(|(_, seen)| seen.back.as_ref()).collect();
+    let by_delta = back.iter().filter(|back| back.by_delta).count();
+    Storm {
+        all_back_ms: ms(all_back),
+        by_delta,
+        by_snapshot: back.len() - by_delta,
+        refused: back.iter().map(|back| back.tries - 1).sum(),
+        back_ms: Percentiles::of(back.iter().map(|back| ms(back.took)).collect()),
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn print(report: &Report) {
+    let Report { connections, subscriptions, seconds, refreshes, frames, missed, skipped, .. } = report;
+    println!(
+        "{connections} dashboards, {subscriptions} different subscriptions, {seconds:.0} s, {refreshes} refreshes"
+    );
+    println!("{frames} frames of {:.0} bytes, {missed} missed, {skipped} skipped forward", report.bytes_per_frame);
+    println!("delivered, from the refresh's beginning:  {}", report.delivered_ms.row());
+    println!("opened, from connecting to the snapshot:  {}", report.opened_ms.row());
+    if let Some(bytes) = report.memory_bytes_per_connection {
+        println!("resident memory of the host:              {:.1} KB a connection", bytes / 1e3);
+    }
+    if let Some(storm) = &report.storm {
+        let Storm { all_back_ms, by_delta, by_snapshot, refused, back_ms } = storm;
+        println!("storm: all dropped, and came back within {} s", STORM.as_secs());
+        println!(
+            "all answered after {all_back_ms:.0} ms, {by_delta} with what they had missed, {by_snapshot} with a snapshot, {refused} refused at first"
+        );
+        println!("back, from connecting to the answer:      {}", back_ms.row());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFRESHES: [Refresh; 3] =
+        [Refresh { at: 1_000, seq: 10 }, Refresh { at: 2_000, seq: 12 }, Refresh { at: 3_000, seq: 12 }];
+
+    #[test]
+    fn a_frame_is_of_the_refresh_that_made_it() {
+        let of = |seq, at| refresh_of(&REFRESHES, Delta { seq, at });
+        assert_eq!(of(10, 1_040), Some(0));
+        assert_eq!(of(11, 1_040), Some(0), "the store went on meanwhile");
+        assert_eq!(of(10, 2_300), Some(0), "late, and not of the next one");
+        assert_eq!((of(12, 2_100), of(12, 3_100)), (Some(1), Some(2)));
+        assert_eq!((of(9, 900), of(10, 999)), (None, None));
+    }
+
+    #[test]
+    fn what_one_was_told_and_another_was_not_is_missed() {
+        let seen = |deltas: &[(u64, Millis)]| Seen {
+            deltas: deltas.iter().map(|&(seq, at)| Delta { seq, at }).collect(),
+            ..Seen::default()
+        };
+        // Two subscriptions; the second dashboard of the first was not told of the second refresh.
+        let all = [
+            (0, seen(&[(10, 1_010), (12, 2_020)])),
+            (1, seen(&[(10, 1_030)])),
+            (2, seen(&[(10, 1_040)])),
+            (3, seen(&[(10, 1_050)])),
+        ];
+        let report = report(&all, 2, &(500..2_500), &REFRESHES, None, None);
+        assert_eq!((report.frames, report.missed, report.refreshes), (5, 1, 2));
+        assert_eq!((report.delivered_ms.p50, report.delivered_ms.max), (30.0, 50.0));
+    }
+}
