@@ -130,13 +130,7 @@ impl DeltaWriter {
         self.new_series.push(b'}');
     }
 
-    pub fn finish(
-        self,
-        prev: u64,
-        seq: u64,
-        provisional_from: Option<Millis>,
-        complete_from: Option<Millis>,
-    ) -> Body {
+    pub fn finish(self, prev: u64, seq: u64, provisional_from: Option<Millis>, complete_from: Option<Millis>) -> Body {
         let mut out = Vec::with_capacity(self.points.len() + self.band.len() + self.new_series.len() + 128);
         key(&mut out, "prev");
         write_json(&mut out, &prev);
