@@ -257,6 +257,15 @@ impl Slot {
 }
 
 impl Plan {
+    /// Reads, judges and enriches as this one does, and counts nothing: for looking at events. Plugins that remember what they were
+    /// asked are left alone.
+    pub fn looking(&self, filter: Option<Predicate>) -> Self {
+        let event = self.event.clone();
+        let enrichments = self.enrichments.iter().filter(|it| it.memo.is_some()).cloned().collect();
+        let (fields, filters) = (self.fields.clone(), filter.into_iter().collect());
+        Self { event, fields, enrichments, filters, dimensions: vec![], groups: vec![], metrics: vec![] }
+    }
+
     /// Something wants to know when each event happened, and not only in which minute.
     pub fn wants_times(&self) -> bool {
         self.metrics.iter().flat_map(|metric| &metric.slots).any(|slot| slot.kind() == StateKind::Funnel)

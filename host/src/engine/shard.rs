@@ -19,6 +19,7 @@ use super::messages::Messages;
 use super::plan::{FieldDefault, FieldId, Plan};
 use super::report::Report;
 use crate::time::Minute;
+pub use look::Looked;
 
 /// Groups of one set of dimensions before a shard seals what it has: bounds what one tick can hold.
 const GROUPS_MAX: usize = 1 << 20;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::alerts::{self, Watcher};
 use super::backfill::{self, Backfill};
+use super::corrections::Corrections;
 use super::hot::Hot;
 use super::log::{Log, Reading};
 use super::raw::Raw;
@@ -175,6 +176,7 @@ impl Host {
             history_lease: Lease::new("history", HISTORY_LEASE_MS),
             ticking: Mutex::default(),
             astray: AtomicBool::new(false),
+            corrections: Corrections::default(),
         });
         let backfill = Backfill::of(&settings, &ticker);
         let reader: Arc<dyn StateReader> = Arc::new(JoinedReader::new(memory, Some(history)));

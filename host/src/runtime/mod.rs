@@ -3,8 +3,10 @@
 mod alerts;
 mod backfill;
 mod border;
+mod corrections;
 pub mod demo;
 mod demo_feed;
+mod examples;
 pub mod host;
 mod hot;
 mod kafka;

@@ -1,11 +1,13 @@
 //! What the host tells about itself to those who serve it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::examples;
 use super::log::Log;
 use super::shards::Totals;
 use super::tick::Ticker;
@@ -13,11 +15,12 @@ use crate::alert::Alerts;
 use crate::catalog;
 use crate::catalog::definitions::{Active, Definitions};
 use crate::catalog::diagnostic::Diagnostic;
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Fingerprint, Plan};
 use crate::plugin::{Registry, State};
+use crate::serve::explain::{Example, Wanted};
 use crate::serve::{Host, HostStatus, PluginStatus};
 use crate::telemetry::Telemetry;
-use crate::time::{Clock, Millis, SECOND_MS};
+use crate::time::{Clock, Millis, Minute, SECOND_MS};
 
 /// Events per second are the mean of the last so many seconds.
 const RATE_OVER_MS: Millis = 10_000;
@@ -159,6 +162,17 @@ impl Host for Status {
             return Err(Vec::new());
         }
         catalog::look(&definitions.text, condition, &*self.registry)
+    }
+
+    fn corrections(&self, metrics: &[Fingerprint], minutes: Range<Minute>) -> u64 {
+        self.ticker.corrections.count(metrics, minutes)
+    }
+
+    fn examples(&self, wanted: &Wanted<'_>) -> Vec<Example> {
+        match &*self.log {
+            Log::Journal { journal, .. } => examples::find(journal, wanted),
+            Log::Kafka { .. } => Vec::new(),
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

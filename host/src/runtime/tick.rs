@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::corrections::Corrections;
 use super::hot::Hot;
 use super::log::Log;
 use super::raw::Raw;
@@ -74,6 +75,7 @@ pub struct Ticker {
     pub ticking: Mutex<()>,
     /// What the shards hold does not begin where the state stands: the journal is to be read again from there.
     pub astray: AtomicBool,
+    pub corrections: Corrections,
 }
 
 /// What happened since the last checkpoint.
@@ -180,9 +182,11 @@ impl Ticker {
         let any = !ranges.is_empty();
         if any {
             let applying = Instant::now();
+            let corrected = Corrections::found(&partials, Minute(self.closed.load(Relaxed)));
             if !self.apply(Delta { sources: ranges, partials }, uncounted)? {
                 return Ok(());
             }
+            self.corrections.add(corrected);
             self.telemetry.state.apply_seconds.observe(applying.elapsed().as_secs_f64());
         }
         let floor = floor.min(behind.unwrap_or(Millis::MAX)).min(self.source_floor.load(Relaxed));

@@ -2,6 +2,7 @@
 
 mod api;
 mod dashboard;
+pub mod explain;
 pub mod fields;
 pub mod listen;
 pub mod live;
@@ -14,6 +15,7 @@ pub mod tap;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -28,11 +30,12 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::definitions::{Active, Definitions};
 use crate::catalog::diagnostic::Diagnostic;
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Fingerprint, Plan};
 use crate::store::StateReader;
 use crate::telemetry::Telemetry;
-use crate::time::{Clock, Millis};
+use crate::time::{Clock, Millis, Minute};
 use crate::web::{Access, ApiError, Keys, bearer};
+use explain::{Example, Wanted};
 use fields::Fields;
 use live::Live;
 use query::Evaluator;
@@ -82,6 +85,14 @@ pub trait Host: Send + Sync {
     /// A plan to look at events with; the condition is as behind `where`. No diagnostics: there are no events here.
     fn look(&self, _: &Definitions, _condition: Option<&str>) -> Result<Plan, Vec<Diagnostic>> {
         Err(Vec::new())
+    }
+    /// How often late events changed these metrics in these minutes, as far as this host knows.
+    fn corrections(&self, _: &[Fingerprint], _: Range<Minute>) -> u64 {
+        0
+    }
+    /// Some of the events that a point counts, by time.
+    fn examples(&self, _: &Wanted<'_>) -> Vec<Example> {
+        Vec::new()
     }
 }
 
@@ -157,7 +168,7 @@ impl Services {
 }
 
 /// What only a host with the role `serve` answers.
-const SERVED: &[&str] = &["/", "/v1/metrics", "/v1/query", "/v1/dimensions/{name}", "/v1/live"];
+const SERVED: &[&str] = &["/", "/v1/metrics", "/v1/query", "/v1/explain", "/v1/dimensions/{name}", "/v1/live"];
 
 /// Everything the host answers. `events` are the routes that take events. `serves`: it answers queries and serves the page;
 /// else it only tells about itself.
@@ -174,6 +185,7 @@ pub fn router(services: Arc<Services>, events: Router, serves: bool) -> Router {
     let served = Router::new()
         .route("/v1/metrics", get(api::metrics))
         .route("/v1/query", get(api::query))
+        .route("/v1/explain", get(explain::answer))
         .route("/v1/dimensions/{name}", get(api::dimension));
     let readers = if serves { about.merge(served) } else { about };
     let readers = readers.route_layer(middleware::from_fn_with_state(services.clone(), readers_only));

@@ -22,8 +22,8 @@ use crate::catalog::diagnostic::Diagnostic;
 use crate::engine::decode::Kind;
 use crate::engine::dictionary::Entry;
 use crate::engine::judge::Arrival;
-use crate::engine::plan::{FieldId, Plan};
-use crate::engine::shard::{Input, Shard};
+use crate::engine::plan::Plan;
+use crate::engine::shard::{Input, Looked, Shard};
 use crate::time::Millis;
 use crate::web::ApiError;
 
@@ -163,7 +163,9 @@ impl Tap {
         };
         let plan = self.shard.plan().clone();
         let mut told = None;
-        self.shard.look(&input, &mut |range, filled| told = Some(tell(event, &event.bytes[range], filled, &plan)));
+        self.shard.look(&input, &mut |looked| {
+            told = Some(tell(event.arrival, &event.bytes[looked.bytes.clone()], &filled(looked, &plan)));
+        });
         let Some(told) = told else { return true };
         self.counts.passed.fetch_add(1, Relaxed);
         let sent = match self.room.checked_sub(1) {
@@ -181,13 +183,17 @@ impl Tap {
 }
 
 /// The event's own bytes; as text where they are no JSON, which nobody has to notice where no definition reads.
-fn tell(seen: &Seen, event: &[u8], filled: &[(FieldId, &Entry)], plan: &Plan) -> Bytes {
-    let filled = filled.iter().map(|(field, entry)| (plan.fields[*field].path.join("."), value(entry)));
-    let filled = Value::Object(filled.collect::<Map<_, _>>()).to_string();
+fn tell(arrival: Millis, event: &[u8], filled: &Map<String, Value>) -> Bytes {
+    let filled = serde_json::to_string(filled).unwrap_or_default();
     let text = String::from_utf8_lossy(event);
     let sound = serde_json::from_str::<IgnoredAny>(&text).is_ok();
     let event = if sound { text.trim().to_owned() } else { Value::from(&*text).to_string() };
-    Bytes::from(format!("{{\"arrival\":{},\"event\":{event},\"filled\":{filled}}}\n", seen.arrival))
+    Bytes::from(format!("{{\"arrival\":{arrival},\"event\":{event},\"filled\":{filled}}}\n"))
+}
+
+/// What an event did not bring itself, by path.
+pub fn filled(looked: &Looked<'_>, plan: &Plan) -> Map<String, Value> {
+    looked.filled().map(|(field, entry)| (plan.fields[field].path.join("."), value(entry))).collect()
 }
 
 fn value(entry: &Entry) -> Value {

@@ -1,5 +1,6 @@
 //! The HTTP contract with ordinary and odd inputs, against a real host.
 
+mod explain;
 mod ingest;
 mod live;
 mod openapi;
@@ -28,7 +29,7 @@ share = "revenue / events"
 "#;
 
 pub fn trials() -> Vec<Trial> {
-    [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS, resume::CHECKS]
+    [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS, resume::CHECKS, explain::CHECKS]
         .concat()
         .into_iter()
         .map(|(name, check)| Trial::test(format!("http::{name}"), move || check().map_err(|e| format!("{e:#}").into())))

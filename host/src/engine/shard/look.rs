@@ -20,12 +20,40 @@ impl IdCheck for Unremembered {
     fn check(&mut self, _: &[u64], _: &[Millis], _: bool, _: &mut dyn FnMut(usize)) {}
 }
 
-/// An event by its place in the batch, and the values that it did not bring.
-pub type Each<'a> = &'a mut dyn FnMut(Range<usize>, &[(FieldId, &Entry)]);
+/// A sound event that is looked at. Values are told of fields with `codes`.
+pub struct Looked<'a> {
+    /// Where it stands in the batch.
+    pub bytes: Range<usize>,
+    pub time: Millis,
+    work: &'a Work,
+    /// Its place among the chunk's rows, and among those that count.
+    row: usize,
+    at: usize,
+}
+
+pub type Each<'a> = &'a mut dyn FnMut(&Looked<'_>);
+
+impl Looked<'_> {
+    /// Brought or given.
+    pub fn value(&self, field: FieldId) -> Option<&Entry> {
+        let code = *self.work.columns.codes[field].get(self.at).filter(|code| **code != NO_VALUE)?;
+        Some(&self.work.dictionaries[field].as_ref()?.entries()[code as usize])
+    }
+
+    /// What it did not bring itself, or what replaced that.
+    pub fn filled(&self) -> impl Iterator<Item = (FieldId, &Entry)> {
+        let plan = &self.work.plan;
+        let outputs = move || plan.enrichments.iter().flat_map(|it| it.outputs.iter().flatten());
+        (0..plan.fields.len()).filter_map(move |field| {
+            let brought = self.work.rows.column(field)[self.row].kind() > Kind::Null;
+            let replaced = brought && outputs().any(|output| output.replace && output.field == field);
+            if brought && !replaced { None } else { Some((field, self.value(field)?)) }
+        })
+    }
+}
 
 impl Shard {
-    /// Calls `each` for every sound event that the plan's first filter holds for; without filters, for every sound event. Values
-    /// are told of fields with `codes`.
+    /// Calls `each` for every sound event that the plan's first filter holds for; without filters, for every sound event.
     pub fn look(&mut self, input: &Input<'_>, each: Each<'_>) {
         let mut report = Report::default();
         let (mut at, mut line) = (0, 0);
@@ -49,7 +77,7 @@ impl Shard {
 
 impl Work {
     fn tell(&mut self, each: Each<'_>) {
-        let Self { plan, rows, selection, columns, dictionaries, filters, truths, .. } = self;
+        let Self { selection, columns, dictionaries, filters, truths, .. } = self;
         match filters.first_mut() {
             Some(filter) => filter.evaluate(columns, dictionaries, truths),
             None => {
@@ -57,17 +85,11 @@ impl Work {
                 truths.resize(selection.len(), TRUE);
             }
         }
-        let outputs = plan.enrichments.iter().flat_map(|it| it.outputs.iter().flatten());
-        let replaced: Vec<FieldId> = outputs.filter(|output| output.replace).map(|output| output.field).collect();
-        for (at, row) in selection.iter().enumerate().filter(|(at, _)| truths[*at] == TRUE) {
+        let work = &*self;
+        for (at, row) in work.selection.iter().enumerate().filter(|(at, _)| work.truths[*at] == TRUE) {
             let row = *row as usize;
-            let filled = (0..plan.fields.len()).filter_map(|field| {
-                let brought = rows.column(field)[row].kind() > Kind::Null && !replaced.contains(&field);
-                let code = *columns.codes[field].get(at).filter(|code| !brought && **code != NO_VALUE)?;
-                Some((field, &dictionaries[field].as_ref()?.entries()[code as usize]))
-            });
-            let filled: Vec<(FieldId, &Entry)> = filled.collect();
-            each(rows.start[row] as usize..rows.end[row] as usize, &filled);
+            let bytes = work.rows.start[row] as usize..work.rows.end[row] as usize;
+            each(&Looked { bytes, time: work.judge.times[row], work, row, at });
         }
     }
 }
