@@ -14,7 +14,8 @@ for (let i = 0; i < 20; i++) {
   posthog.capture({ distinctId: `u${i % 5}`, event: "Order Completed", properties: { amount: 2.5 } });
 }
 for (let i = 0; i < 5; i++) {
-  posthog.capture({ distinctId: `u${i}`, event: "$pageview", properties: { $current_url: "https://shop.example/" } });
+  const visitor = i === 0 ? { $ip: "192.0.2.7", $locale: "de-DE" } : {};
+  posthog.capture({ distinctId: `u${i}`, event: "$pageview", properties: { $current_url: "https://shop.example/", ...visitor } });
 }
-posthog.identify({ distinctId: "u0", properties: { plan: "pro", $ip: "192.0.2.7", $locale: "de-DE" } });
+posthog.identify({ distinctId: "u0", properties: { plan: "pro" } });
 posthog.shutdown(60_000).then(() => console.log(`done posthog-node ${posthog.getLibraryVersion()}`));
