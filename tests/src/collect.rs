@@ -61,6 +61,8 @@ const CLIENTS: &[Client] = &[
 ];
 
 type Check = (&'static str, fn(&Client) -> Result<()>);
+/// Without a client.
+type Own = fn() -> Result<()>;
 
 const CHECKS: &[Check] = &[
     ("counts each event once, whatever becomes of answers", counts_once),
@@ -79,7 +81,7 @@ pub fn trials() -> Vec<Trial> {
             Trial::test(format!("collect::{} {name}", client.program), run).with_ignored_flag(missing)
         })
     });
-    let own: [(&str, fn() -> Result<()>); 3] = [
+    let own: [(&str, Own); 3] = [
         ("an event that is none costs itself alone", bad_neighbours),
         ("a clock that is wrong is put right", clocks),
         ("a client that stops halfway holds up nobody", slow_client),

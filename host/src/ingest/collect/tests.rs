@@ -15,6 +15,8 @@ use crate::telemetry::Telemetry;
 use crate::time::Clock;
 use crate::web::Peer;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// 2026-11-30T12:00:00Z
 const NOW: Millis = 1_796_040_000_000;
 
@@ -218,7 +220,7 @@ fn bodies_are_unpacked_as_clients_pack_them() {
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let gzipped = [("content-encoding", "gzip")];
     let text = [("content-type", "text/plain")];
-    let cases: Vec<(&str, &[(&str, &str)], Vec<u8>)> = vec![
+    let cases: Vec<(&str, Headers<'_>, Vec<u8>)> = vec![
         ("/e/", &[], json.into()),
         ("/e/", &text, json.into()),
         ("/e/", &gzipped, gzip(json)),
@@ -276,7 +278,7 @@ fn bad_bodies_are_refused_in_the_shape_that_is_spoken() {
     let context = format!(r#"{{"context":{{"locale":"{}"}},"batch":[{{}},{{}},{{}},{{}}]}}"#, "x".repeat(1_500));
     let bomb = gzip(&" ".repeat(100_000));
     let gzipped: &[(&str, &str)] = &[("content-encoding", "gzip")];
-    let cases: Vec<(&str, &[(&str, &str)], Vec<u8>, u16, &str)> = vec![
+    let cases: Vec<(&str, Headers<'_>, Vec<u8>, u16, &str)> = vec![
         ("/v1/batch", &[], "".into(), 400, "invalid_json"),
         ("/v1/batch", &[], "[]".into(), 400, "invalid_json"),
         ("/v1/batch", &[], "{".into(), 400, "invalid_json"),

@@ -15,6 +15,9 @@ use crate::serve::{Services, Settings, router};
 use crate::time::{MINUTE_MS, Millis};
 use crate::web::Keys;
 
+/// By series.
+type Points<'a> = &'a [(&'a str, &'a str)];
+
 /// Half a minute past noon of a Monday; closed until noon.
 const NOW: Millis = 1_704_110_430_000;
 const NOON: Millis = NOW - 30_000;
@@ -165,7 +168,7 @@ fn expressions_give_what_prometheus_would() {
 #[test]
 fn an_instant_takes_the_last_closed_point() {
     let services = fresh();
-    let cases: &[(&str, Millis, &[(&str, &str)])] = &[
+    let cases: &[(&str, Millis, Points<'_>)] = &[
         ("sum(events)", t(-1) + 59_999, &[("", "3")]),
         ("sum(events)", t(-1) - 1, &[("", "2")]),
         // Not closed: the minute before it, for five minutes.
