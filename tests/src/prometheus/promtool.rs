@@ -74,7 +74,8 @@ fn queries() -> Result<()> {
         "{}",
         told.error
     );
-    let told = promtool(&["query", "instant", &host.url, "events / on (country) events"], b"")?;
+    let time = format!("--time={end}");
+    let told = promtool(&["query", "instant", &time, &host.url, "events / on (country) events"], b"")?;
     ensure!(!told.succeeded && told.error.contains("execution"), "{}", told.error);
     Ok(())
 }
