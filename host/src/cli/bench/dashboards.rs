@@ -230,6 +230,15 @@ impl Refreshes {
     }
 }
 
+/// What a refresh had to say about a subscription; equal for all who have it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Told {
+    subscription: usize,
+    seq: u64,
+    /// Where only time has passed the change number is the same once more.
+    again: u32,
+}
+
 /// The refresh that made a delta: it began before the frame came, when the store was no further than the frame.
 fn refresh_of(refreshes: &[Refresh], delta: Delta) -> Option<usize> {
     refreshes.iter().rposition(|refresh| refresh.seq <= delta.seq && refresh.at <= delta.at)
@@ -243,20 +252,25 @@ fn report(
     memory: Option<f64>,
     stormed: Option<Duration>,
 ) -> Report {
-    let mut delivered = Vec::new();
-    // How many were told of a refresh, by subscription.
-    let mut told: HashMap<(usize, usize), usize> = HashMap::new();
+    let mut told: HashMap<Told, Vec<Millis>> = HashMap::new();
     for (number, seen) in seen {
-        for &delta in &seen.deltas {
-            let Some(refresh) = refresh_of(refreshes, delta) else { continue };
-            if span.contains(&refreshes[refresh].at) {
-                delivered.push((delta.at - refreshes[refresh].at) as f64);
-                *told.entry((number % subscriptions, refresh)).or_default() += 1;
-            }
+        let mut before: Option<Told> = None;
+        for delta in &seen.deltas {
+            let again = before.filter(|before| before.seq == delta.seq).map_or(0, |before| before.again + 1);
+            let this = Told { subscription: number % subscriptions, seq: delta.seq, again };
+            told.entry(this).or_default().push(delta.at);
+            before = Some(this);
         }
     }
     let with = |subscription: usize| (subscription..seen.len()).step_by(subscriptions).count();
-    let missed = told.iter().map(|((subscription, _), count)| with(*subscription).saturating_sub(*count)).sum();
+    let (mut delivered, mut missed) = (Vec::new(), 0);
+    for (told, arrivals) in told {
+        let first = arrivals.iter().min().copied().unwrap_or_default();
+        let refresh = refresh_of(refreshes, Delta { seq: told.seq, at: first }).map(|refresh| refreshes[refresh].at);
+        let Some(began) = refresh.filter(|began| span.contains(began)) else { continue };
+        missed += with(told.subscription).saturating_sub(arrivals.len());
+        delivered.extend(arrivals.iter().map(|at| (at - began) as f64));
+    }
     let (frames, bytes): (usize, u64) =
         seen.iter().fold((0, 0), |(frames, bytes), (_, seen)| (frames + seen.deltas.len(), bytes + seen.delta_bytes));
     let first = seen.iter().filter_map(|(_, seen)| seen.first).map(ms).collect();
