@@ -241,6 +241,7 @@ fn killed() -> Result<()> {
     }
     ensure!(in_the_midst > 0, "it was never killed in the midst of filling");
     ensure!(least_left < 1_500, "it never got on: {least_left} batches were left at least");
+    let home = home.with_only_flags(&["--checkpoint", "150ms", "--backfill-percent-max", "100"]);
     let host = home.start_ready()?;
     filled(&host)?;
     equal(&host)
@@ -286,7 +287,8 @@ fn history() -> Result<()> {
         format!("{head}{dimensions}[metrics]\nold = \"uniq(user_id) where type <> 'error'\"\n{new}")
     };
     let new = "new = { value = \"uniq(user_id) where type <> 'error'\", backfill = true }\n";
-    let home = Home::new(&text(""))?.with_flags(&["--checkpoint", "150ms", "--demo", "1"]);
+    let fast = ["--checkpoint", "150ms", "--demo", "1", "--backfill-percent-max", "100"];
+    let home = Home::new(&text(""))?.with_flags(&fast);
     let host = home.start_ready()?;
     let (from, to) = (host::now_ms() - 47 * 3_600_000, host::now_ms() - 3 * 60_000);
     let ask = |metric: &str, step: &str, by: &str| {

@@ -44,6 +44,11 @@ impl Home {
         self
     }
 
+    /// These and no others for every start from now on.
+    pub fn with_only_flags(self, flags: &[&str]) -> Self {
+        Self { flags: Vec::new(), ..self }.with_flags(flags)
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
