@@ -29,17 +29,19 @@ pub enum Fault {
     RedisEmptied,
     RedisFrozen,
     ClickHouseKilled,
+    /// Comes back with nothing, and is given again what hot and the topic have.
+    ClickHouseEmptied,
     /// Until hosts have given up on what they had sent.
     ClickHouseFrozen,
 }
 
 impl Fault {
     pub fn is_of_clickhouse(self) -> bool {
-        matches!(self, Self::ClickHouseKilled | Self::ClickHouseFrozen)
+        matches!(self, Self::ClickHouseKilled | Self::ClickHouseEmptied | Self::ClickHouseFrozen)
     }
 }
 
-pub const FAULTS: [Fault; 9] = [
+pub const FAULTS: [Fault; 10] = [
     Fault::HostKilled,
     Fault::ClickHouseFrozen,
     Fault::HostPaused,
@@ -48,6 +50,7 @@ pub const FAULTS: [Fault; 9] = [
     Fault::HostReplaced,
     Fault::RedisFrozen,
     Fault::BrokerKilled,
+    Fault::ClickHouseEmptied,
     Fault::RedisKilled,
 ];
 
@@ -159,7 +162,7 @@ impl Cluster {
             }
             Fault::BrokerKilled => self.kafka.kill(),
             Fault::RedisKilled | Fault::RedisEmptied => self.redis.kill(),
-            Fault::ClickHouseKilled => {
+            Fault::ClickHouseKilled | Fault::ClickHouseEmptied => {
                 self.clickhouse.kill()?;
                 self.one_misses_clickhouse()
             }
@@ -198,6 +201,10 @@ impl Cluster {
             }
             Fault::RedisFrozen => self.redis.thaw()?,
             Fault::ClickHouseKilled => self.clickhouse.start_again()?,
+            Fault::ClickHouseEmptied => {
+                self.clickhouse.empty()?;
+                self.clickhouse.start_again()?;
+            }
             Fault::ClickHouseFrozen => self.clickhouse.thaw()?,
         }
         Ok(())
