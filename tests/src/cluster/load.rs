@@ -8,10 +8,12 @@ use anyhow::{Result, ensure};
 use ureq::Agent;
 
 use super::members::{Cluster, Fault};
-use crate::host::{self, NDJSON, until};
+use crate::host::{self, NDJSON, until_within};
 use crate::kill::Batch;
 
 const CLIENTS: usize = 3;
+/// The broker may be down for as long as it takes to start it again.
+const TAKEN_WITHIN: Duration = tidemark_services::DEADLINE.saturating_add(host::DEADLINE);
 /// So that a client tries another host than a paused one soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
@@ -27,7 +29,7 @@ pub fn load(cluster: &mut Cluster, queue: &[Batch], fault: Fault, host: usize) -
         loop {
             let at = next.fetch_add(1, Ordering::AcqRel);
             let Some(batch) = queue.get(at) else { return };
-            let sent = until("a host to take a batch", || {
+            let sent = until_within(TAKEN_WITHIN, "a host to take a batch", || {
                 turn += 1;
                 let url = {
                     let urls = urls.read().expect("no panic");
@@ -50,7 +52,7 @@ pub fn load(cluster: &mut Cluster, queue: &[Batch], fault: Fault, host: usize) -
     let outcome = std::thread::scope(|scope| -> Result<()> {
         let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
         let reached = |count: usize| {
-            until("batches to be acknowledged", || {
+            until_within(TAKEN_WITHIN, "batches to be acknowledged", || {
                 let over = clients.iter().all(|client| client.is_finished());
                 Ok((over || acknowledged.load(Ordering::Acquire) >= count).then_some(()))
             })
