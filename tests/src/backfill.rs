@@ -217,9 +217,9 @@ fn as_if_it_had_been_there() -> Result<()> {
     equal(&host)
 }
 
-/// Five in a hundred of a core: so slow that the host dies in the midst of it, again and again.
+/// One in a hundred of a core: so slow that the host dies in the midst of it. A life is long enough for a piece of a second.
 fn killed() -> Result<()> {
-    let slow = ["--checkpoint", "150ms", "--backfill-percent-max", "5"];
+    let slow = ["--checkpoint", "150ms", "--backfill-percent-max", "1"];
     let home = home(&slow)?;
     let host = home.start_ready()?;
     post(&host, &traffic(2, 1_500), || Ok(()))?;
@@ -232,7 +232,7 @@ fn killed() -> Result<()> {
             None => home.start_ready()?,
         };
         post(&host, &traffic(10 + round as u64, 5), || Ok(()))?;
-        let life = std::time::Duration::from_millis(rng.random_range(100..2_500));
+        let life = std::time::Duration::from_millis(rng.random_range(1_200..2_400));
         let began = std::time::Instant::now();
         until("the host to have lived for a while", || Ok((began.elapsed() > life).then_some(())))?;
         in_the_midst += usize::from(is_filling(&host)?);

@@ -69,6 +69,14 @@ impl Dashboard {
         bail!("it never holds what a new one is told: {:?}", self.points)
     }
 
+    /// Until its points are so many in all.
+    pub fn reaches(&mut self, total: f64) -> Result<()> {
+        while self.total() != total {
+            self.next().with_context(|| format!("{} so far", self.total()))?;
+        }
+        Ok(())
+    }
+
     pub fn total(&self) -> f64 {
         self.points.values().filter_map(Value::as_f64).sum()
     }

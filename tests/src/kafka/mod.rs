@@ -345,8 +345,8 @@ fn second_host() -> Result<()> {
 }
 
 fn refused(host: &Host, why: &str) -> Result<()> {
-    until("the host to end", || Ok(host.log().contains("error: ").then_some(())))?;
-    ensure!(host.log().contains(why), "{}", host.log());
+    // The log has the lives before it, too.
+    until("the host to say why", || Ok(host.log().contains(why).then_some(()))).with_context(|| host.log())?;
     until("the host to be gone", || Ok(host.get("/health/live").is_err().then_some(())))
 }
 
