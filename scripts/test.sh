@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 out=$PWD/target/test-output
 mkdir -p "$out"
 passed=0 failed=0 not_run=0 started=$SECONDS
+# No suite takes half of it, from empty caches, on two slow cores; all the same one that hangs must not hide what the others say.
+suite_seconds_max=2400
+# A suite runs in a process group of its own, which a Ctrl-C does not reach.
+trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
 if [ -t 1 ]; then green=$'\e[32m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'; else green= red= yellow= plain=; fi
 
 # Sum of the numbers before a word in the result lines of cargo, vitest and our own.
@@ -20,8 +24,10 @@ count() { # word, file
 suite() { # name, command…
   local name=$1 log=$out/$(echo "$1" | tr -cs "a-zA-Z0-9\n" -).log status at=$SECONDS good bad missed
   shift
-  "$@" >"$log" 2>&1
+  timeout --kill-after=10 $suite_seconds_max "$@" >"$log" 2>&1 &
+  wait $!
   status=$?
+  [ $status -ne 124 ] || echo "stopped: not done after $suite_seconds_max s" >>"$log"
   good=$(count passed "$log") bad=$(count failed "$log") missed=$(count ignored "$log")
   if [ $status -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   if [ $status -eq 0 ] && [ $((good + bad + missed)) -eq 0 ]; then
@@ -43,8 +49,6 @@ skip() { # name, reason
   echo "${yellow}NOT RUN${plain} $1: $2"
 }
 
-formatting() { scripts/format.sh --check; }
-
 # The examples beside each plugin, in the real sandbox.
 plugin_cases() {
   local cases status=0
@@ -53,13 +57,10 @@ plugin_cases() {
   done
   return $status
 }
-
-browser() {
-  node tests/browser/run.mjs --binary "$PWD/target/release/tidemark" --out "$out/browser"
-}
+export -f plugin_cases
 
 suite "set-up" scripts/setup.sh test
-suite "formatting" formatting
+suite "formatting" scripts/format.sh --check
 suite "build" scripts/build.sh
 suite "clippy" scripts/cargo.sh clippy --release --workspace --all-targets -- -D warnings
 suite "rust unit tests" scripts/cargo.sh test --release -p tidemark --lib -- --skip real_
@@ -72,7 +73,7 @@ for service in kafka redis clickhouse; do
   fi
 done
 suite "plugin SDK and plugins" scripts/plugins.sh test
-suite "plugins, in the sandbox" plugin_cases
+suite "plugins, in the sandbox" bash -c plugin_cases
 suite "page unit tests" npm --prefix host/dashboard test
 suite "from outside: scenarios, http, kill -9, reload, services" scripts/cargo.sh test --release -p tidemark-tests
 if reason=$(scripts/deploy.sh has); then
@@ -85,7 +86,7 @@ if ! command -v chromium >/dev/null; then
 elif [ ! -d tests/browser/node_modules ]; then
   skip "page in a browser" "its npm packages could not be installed"
 else
-  suite "page in a browser" browser
+  suite "page in a browser" node tests/browser/run.mjs --binary "$PWD/target/release/tidemark" --out "$out/browser"
 fi
 
 [ $not_run -gt 0 ] && echo "$not_run not run, see above"

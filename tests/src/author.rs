@@ -2,25 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use libtest_mimic::{Failed, Trial};
+use anyhow::{Context, Result};
+use libtest_mimic::Trial;
 
 use crate::binary::{root, run, run_in};
-
-type Outcome = Result<(), Failed>;
+use crate::trial::trial;
 
 pub fn trials() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Outcome| Trial::test(format!("author::{name}"), run);
+    let test = |name: &str, run: fn() -> Result<()>| trial(format!("author::{name}"), run);
     vec![
-        trial("test: cases pass or say what differs", cases_of_an_enricher),
-        trial("test: a series is judged", cases_of_a_detector),
-        trial("test: each case of a stateful plugin begins anew", cases_of_a_stateful_plugin),
-        trial("test: a case file with a slip of the pen", a_wrong_case_file),
-        trial("inspect: says what a plugin is", inspect),
-        trial("new: makes a folder once, under a fit name", new),
+        test("test: cases pass or say what differs", cases_of_an_enricher),
+        test("test: a series is judged", cases_of_a_detector),
+        test("test: each case of a stateful plugin begins anew", cases_of_a_stateful_plugin),
+        test("test: a case file with a slip of the pen", a_wrong_case_file),
+        test("inspect: says what a plugin is", inspect),
+        test("new: makes a folder once, under a fit name", new),
     ]
 }
 
-fn cases_of_an_enricher() -> Outcome {
+fn cases_of_an_enricher() -> Result<()> {
     let settings = "[settings]\ninput = ['t']\noutput = ['a', 'b']\n";
     let good = format!("{settings}[[case]]\nname = 'echo'\nin = {{ t = 'x' }}\nout = {{ a = 'x', b = 'x' }}\n");
     check("hostile_enricher", &good, 0, &["ok     echo", "1 passed, 0 failed"])?;
@@ -41,7 +41,7 @@ fn cases_of_an_enricher() -> Outcome {
     check("hostile_enricher", &traps, 1, &["FAILED echo", "the plugin trapped", "0 passed, 1 failed"])
 }
 
-fn cases_of_a_detector() -> Outcome {
+fn cases_of_a_detector() -> Result<()> {
     let cases = "[[case]]\nname = 'calm'\nvalues = [0, nan, 0.5]\nanomalous = false\nlower = -1\nupper = 1\n\
                  [[case]]\nname = 'jump'\nvalues = [0, 5]\nanomalous = false\n\
                  [[case]]\nname = 'silent'\nconfig = { do = 'none' }\npoints = [[0, 1.0]]\nnone = true\n";
@@ -53,13 +53,13 @@ fn cases_of_a_detector() -> Outcome {
     )
 }
 
-fn cases_of_a_stateful_plugin() -> Outcome {
+fn cases_of_a_stateful_plugin() -> Result<()> {
     let settings = "[settings]\ninput = ['t']\noutput = ['n']\n";
     let case = "[[case]]\nname = 'the first'\nin = { t = 'x' }\nout = { n = 1 }\n";
     check("hostile_counter", &format!("{settings}{case}{case}"), 0, &["2 passed, 0 failed"])
 }
 
-fn a_wrong_case_file() -> Outcome {
+fn a_wrong_case_file() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("cases.toml");
     std::fs::write(&path, "[[case]]\nname = 'x'\nouts = { a = 'y' }\n")?;
@@ -69,7 +69,7 @@ fn a_wrong_case_file() -> Outcome {
     Ok(())
 }
 
-fn inspect() -> Outcome {
+fn inspect() -> Result<()> {
     let output = run(&["plugin", "inspect", &component("hostile_counter")])?;
     assert_eq!(output.status, Some(0), "{}", output.stderr);
     for part in ["hostile_counter", "enricher, stateful", "tidemark:plugin@0.1.0", "digest", "compiles in"] {
@@ -81,7 +81,7 @@ fn inspect() -> Outcome {
     Ok(())
 }
 
-fn new() -> Outcome {
+fn new() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let sdk = root().join("plugin-sdk").to_string_lossy().into_owned();
     let make = |name: &str| run_in(folder.path(), &["plugin", "new", name, "--kind", "detector", "--sdk", &sdk]);
@@ -99,7 +99,7 @@ fn new() -> Outcome {
 
 /// `plugin test` with these cases ends so and prints these parts, in this order.
 #[track_caller]
-fn check(plugin: &str, cases: &str, status: i32, parts: &[&str]) -> Outcome {
+fn check(plugin: &str, cases: &str, status: i32, parts: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path: PathBuf = folder.path().join("cases.toml");
     std::fs::write(&path, cases)?;
@@ -107,7 +107,8 @@ fn check(plugin: &str, cases: &str, status: i32, parts: &[&str]) -> Outcome {
     assert_eq!(output.status, Some(status), "{}{}", output.stdout, output.stderr);
     let mut rest = output.stdout.as_str();
     for part in parts {
-        let at = rest.find(part).ok_or_else(|| format!("`{part}` is not where it should be in:\n{}", output.stdout))?;
+        let at =
+            rest.find(part).with_context(|| format!("`{part}` is not where it should be in:\n{}", output.stdout))?;
         rest = &rest[at + part.len()..];
     }
     Ok(())

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::binary;
 use crate::host::{self, Home, Host, NDJSON, until};
 use crate::reload::applied;
+use crate::trial::trial;
 
 const CLIENTS: usize = 3;
 const EVENTS_A_BATCH: usize = 20;
@@ -66,9 +67,7 @@ const AGENTS: [&str; 3] = [
 
 pub fn trials() -> Vec<Trial> {
     let plugin = binary::plugins_with("user_agent").is_some();
-    let test = |name: &str, run: fn() -> Result<()>| {
-        Trial::test(format!("backfill::{name}"), move || run().map_err(|error| format!("{error:#}").into()))
-    };
+    let test = |name: &str, run: fn() -> Result<()>| trial(format!("backfill::{name}"), run);
     let with_plugin = |name: &str, run| test(name, run).with_ignored_flag(!plugin);
     vec![
         with_plugin("a_new_metric_is_as_if_it_had_been_there", as_if_it_had_been_there),

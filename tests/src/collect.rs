@@ -13,6 +13,7 @@ use tidemark_services::Proxy;
 
 use crate::binary;
 use crate::host::{Home, Host, now_ms, until};
+use crate::trial::trial;
 
 const DEFINITIONS: &str = r#"
 [event]
@@ -77,8 +78,7 @@ pub fn trials() -> Vec<Trial> {
         }
         let missing = reason.is_some();
         CHECKS.iter().map(move |(name, check)| {
-            let run = move || check(client).map_err(|error| format!("{error:?}").into());
-            Trial::test(format!("collect::{} {name}", client.program), run).with_ignored_flag(missing)
+            trial(format!("collect::{} {name}", client.program), || check(client)).with_ignored_flag(missing)
         })
     });
     let own: [(&str, Own); 3] = [
@@ -86,9 +86,7 @@ pub fn trials() -> Vec<Trial> {
         ("a clock that is wrong is put right", clocks),
         ("a client that stops halfway holds up nobody", slow_client),
     ];
-    let own = own.into_iter().map(|(name, check)| {
-        Trial::test(format!("collect::{name}"), move || check().map_err(|error| format!("{error:?}").into()))
-    });
+    let own = own.into_iter().map(|(name, check)| trial(format!("collect::{name}"), check));
     of_clients.chain(own).collect()
 }
 

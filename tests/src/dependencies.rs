@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use crate::binary;
+use crate::trial::trial;
 
 /// A module may use those it lists, by the first part of the path.
 const MODULES: &[(&str, &[&str])] = &[
@@ -71,10 +73,10 @@ const FILE_LINES_MAX: usize = 500;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("dependencies::modules_use_only_what_the_table_allows", || fail_with(check_all(modules))),
-        Trial::test("dependencies::tools_stay_in_their_place", || fail_with(check_all(tools))),
-        Trial::test("dependencies::files_stay_short", || fail_with(check_all(length))),
-        Trial::test("dependencies::the_table_sees_a_breach", || fail_with(sees_a_breach())),
+        trial("dependencies::modules_use_only_what_the_table_allows", || fail_with(check_all(modules))),
+        trial("dependencies::tools_stay_in_their_place", || fail_with(check_all(tools))),
+        trial("dependencies::files_stay_short", || fail_with(check_all(length))),
+        trial("dependencies::the_table_sees_a_breach", || fail_with(sees_a_breach())),
     ]
 }
 
@@ -88,8 +90,9 @@ struct Source {
 
 type Check = fn(&Source, &mut Vec<String>);
 
-fn fail_with(complaints: Vec<String>) -> Result<(), libtest_mimic::Failed> {
-    if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n").into()) }
+fn fail_with(complaints: Vec<String>) -> Result<()> {
+    ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
+    Ok(())
 }
 
 fn check_all(check: Check) -> Vec<String> {

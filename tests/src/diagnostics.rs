@@ -6,6 +6,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::binary;
+use crate::trial::trial;
 
 pub fn trials() -> Vec<Trial> {
     let files = binary::files("tests/diagnostics", "toml");
@@ -13,9 +14,7 @@ pub fn trials() -> Vec<Trial> {
         .into_iter()
         .map(|path| {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Trial::test(format!("diagnostics::{name}"), move || {
-                check(&name).map_err(|error| format!("{error:#}").into())
-            })
+            trial(format!("diagnostics::{name}"), move || check(&name))
         })
         .collect()
 }

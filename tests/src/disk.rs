@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::host::{Home, Host, NDJSON, until};
+use crate::trial::trial;
 
 const DISK_BYTES: u64 = 96 << 20;
 const BALLAST_BYTES: usize = 16 << 20;
@@ -35,8 +36,7 @@ pub fn trials() -> Vec<Trial> {
     if let Some(reason) = &reason {
         eprintln!("NOT RUN disk: {reason:#}");
     }
-    let full = || full().map_err(|error| format!("{error:?}").into());
-    vec![Trial::test("disk::full_and_with_room_again", full).with_ignored_flag(reason.is_some())]
+    vec![trial("disk::full_and_with_room_again", full).with_ignored_flag(reason.is_some())]
 }
 
 /// Unmounted when dropped.

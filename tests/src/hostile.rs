@@ -5,47 +5,48 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Failed, Trial};
+use anyhow::{Context, Result, bail};
+use libtest_mimic::Trial;
 use tempfile::TempDir;
 use tidemark::engine::extension::{
     EnricherRequest, Fault, LoadedEnricher, OutputColumn, PluginError, Plugins, TextColumn,
 };
 use tidemark::plugin::{FailureKind, Limits, PluginStatus, Registry, State};
 
-type Outcome = Result<(), Failed>;
+use crate::trial::trial;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = ENRICHER_FAILURES
         .iter()
-        .map(|&(act, kind, says)| trial(&format!("enricher {act}"), move || enricher_fails(act, kind, says)))
+        .map(|&(act, kind, says)| test(&format!("enricher {act}"), move || enricher_fails(act, kind, says)))
         .collect();
     trials.extend(
         DETECTOR_FAILURES
             .iter()
-            .map(|&(act, kind, says)| trial(&format!("detector {act}"), move || detector_fails(act, kind, says))),
+            .map(|&(act, kind, says)| test(&format!("detector {act}"), move || detector_fails(act, kind, says))),
     );
     trials.extend(REFUSED_AT_LOAD.iter().map(|&(act, fault, says)| {
-        trial(&format!("enricher refused: {act}"), move || enricher_is_refused(act, fault, says))
+        test(&format!("enricher refused: {act}"), move || enricher_is_refused(act, fault, says))
     }));
     trials.extend(
         REFUSED_FILES.iter().map(|&(name, make, says)| {
-            trial(&format!("file refused: {name}"), move || file_is_refused(name, make, says))
+            test(&format!("file refused: {name}"), move || file_is_refused(name, make, says))
         }),
     );
     trials.extend([
-        trial("log flood and giant lines do no harm", || harmless(&["log_flood", "log_control", "numbers"])),
-        trial("long rows do not drive a plugin into its limits", long_rows),
-        trial("no file but the granted ones", reads_no_other_file),
-        trial("stateful: never remembered, sees no dry run", stateful),
-        trial("equal requests share an instance", equal_requests_share),
-        trial("the wrong kind", the_wrong_kind),
-        trial("a detector that asks for too much", detector_asks_for_too_much),
+        test("log flood and giant lines do no harm", || harmless(&["log_flood", "log_control", "numbers"])),
+        test("long rows do not drive a plugin into its limits", long_rows),
+        test("no file but the granted ones", reads_no_other_file),
+        test("stateful: never remembered, sees no dry run", stateful),
+        test("equal requests share an instance", equal_requests_share),
+        test("the wrong kind", the_wrong_kind),
+        test("a detector that asks for too much", detector_asks_for_too_much),
     ]);
     trials
 }
 
-fn trial(name: &str, run: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
-    Trial::test(format!("hostile::{name}"), run)
+fn test(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    trial(format!("hostile::{name}"), run)
 }
 
 /// What `hostile_enricher` does, how it is counted, and what the operator reads.
@@ -201,10 +202,10 @@ fn column(rows: &[&str]) -> TextColumn {
 }
 
 /// The plugin misbehaves in a batch that holds the row `poison`.
-fn enricher_fails(act: &'static str, kind: FailureKind, says: &str) -> Outcome {
+fn enricher_fails(act: &'static str, kind: FailureKind, says: &str) -> Result<()> {
     let host = Host::for_act(act, &["hostile_enricher"]);
     let config = format!(r#"{{"do":"{act}","on":"poison"}}"#);
-    let loaded = host.enricher(&config).map_err(|error| error.message)?;
+    let loaded = host.enricher(&config).map_err(refusal)?;
     let (good, poison) = (column(&["x", "yy", ""]), column(&["x", "poison", "z"]));
     let echo = Some(vec![OutputColumn::Text(good.clone()); 2]);
     let enrich = |shard, rows: &TextColumn| loaded.enricher.enrich(shard, 3, std::slice::from_ref(rows));
@@ -229,10 +230,10 @@ fn enricher_fails(act: &'static str, kind: FailureKind, says: &str) -> Outcome {
     assert_eq!((status.state, status.traps, status.calls, status.rows), (State::Quarantined, 9, 17, 51));
     assert!(peak_memory_bytes() < 1 << 30, "the process reached {} bytes", peak_memory_bytes());
 
-    let again = host.enricher(&config).map_err(|error| error.message)?;
+    let again = host.enricher(&config).map_err(refusal)?;
     assert_eq!(again.enricher.enrich(0, 3, std::slice::from_ref(&good)), None, "unchanged, it stays where it is");
     host.change("hostile_enricher");
-    let changed = host.enricher(&config).map_err(|error| error.message)?;
+    let changed = host.enricher(&config).map_err(refusal)?;
     host.registry.retain(std::slice::from_ref(&changed.digest));
     assert_ne!(changed.digest, loaded.digest);
     assert_eq!(changed.enricher.enrich(0, 3, std::slice::from_ref(&good)), echo, "changed, it has another chance");
@@ -241,10 +242,10 @@ fn enricher_fails(act: &'static str, kind: FailureKind, says: &str) -> Outcome {
 }
 
 /// The plugin misbehaves on a judged point above 100.
-fn detector_fails(act: &'static str, kind: FailureKind, says: &str) -> Outcome {
+fn detector_fails(act: &'static str, kind: FailureKind, says: &str) -> Result<()> {
     let host = Host::for_act(act, &["hostile_detector"]);
     let config = format!(r#"{{"do":"{act}","above":100}}"#);
-    let loaded = host.registry.detector("hostile_detector", &config).map_err(|error| error.message)?;
+    let loaded = host.registry.detector("hostile_detector", &config).map_err(refusal)?;
     assert_eq!(loaded.detector.lookback_ms(), 3_600_000);
     let judge = |value| loaded.detector.judge(60_000, &[(0, 1.0), (60_000, value)]);
     for failures in 1..=4 {
@@ -261,7 +262,7 @@ fn detector_fails(act: &'static str, kind: FailureKind, says: &str) -> Outcome {
     Ok(())
 }
 
-fn enricher_is_refused(act: &str, fault: Fault, says: &str) -> Outcome {
+fn enricher_is_refused(act: &str, fault: Fault, says: &str) -> Result<()> {
     let host = Host::for_act(act, &["hostile_enricher"]);
     let error = refused(host.enricher(&format!(r#"{{"do":"{act}"}}"#)))?;
     assert_contains(&error.message, says);
@@ -271,7 +272,7 @@ fn enricher_is_refused(act: &str, fault: Fault, says: &str) -> Outcome {
     Ok(())
 }
 
-fn file_is_refused(name: &str, make: Make, says: &str) -> Outcome {
+fn file_is_refused(name: &str, make: Make, says: &str) -> Result<()> {
     let host = Host::with(&[]);
     std::fs::write(host.folder.path().join("broken.wasm"), make(component("hostile_enricher")))?;
     let error = refused(host.registry.detector("broken", "{}"))?;
@@ -281,10 +282,10 @@ fn file_is_refused(name: &str, make: Make, says: &str) -> Outcome {
 }
 
 /// The answers are as good as any.
-fn harmless(acts: &[&str]) -> Outcome {
+fn harmless(acts: &[&str]) -> Result<()> {
     let host = Host::with(&["hostile_enricher"]);
     for act in acts {
-        let loaded = host.enricher(&format!(r#"{{"do":"{act}","on":"now"}}"#)).map_err(|error| error.message)?;
+        let loaded = host.enricher(&format!(r#"{{"do":"{act}","on":"now"}}"#)).map_err(refusal)?;
         let answer = loaded.enricher.enrich(0, 1, &[column(&["now"])]);
         assert!(answer.is_some(), "{act}: {:?}", host.registry.status());
     }
@@ -292,9 +293,9 @@ fn harmless(acts: &[&str]) -> Outcome {
 }
 
 /// More input than an instance has memory, from people who send long fields.
-fn long_rows() -> Outcome {
+fn long_rows() -> Result<()> {
     let host = Host::with(&["hostile_enricher"]);
-    let loaded = host.enricher("{}").map_err(|error| error.message)?;
+    let loaded = host.enricher("{}").map_err(refusal)?;
     let row = "x".repeat(60_000);
     let rows = column(&vec![row.as_str(); 1_024]);
     let answer = loaded.enricher.enrich(0, 1_024, std::slice::from_ref(&rows));
@@ -302,19 +303,19 @@ fn long_rows() -> Outcome {
     Ok(())
 }
 
-fn reads_no_other_file() -> Outcome {
+fn reads_no_other_file() -> Result<()> {
     let host = Host::with(&["hostile_enricher"]);
     std::fs::write(host.folder.path().join("country.mmdb"), "not granted")?;
-    let loaded = host.enricher(r#"{"do":"read_other_file","on":"now"}"#).map_err(|error| error.message)?;
-    let answer = loaded.enricher.enrich(0, 1, &[column(&["now"])]).ok_or("no answer")?;
-    let OutputColumn::Text(said) = &answer[0] else { return Err("not text".into()) };
+    let loaded = host.enricher(r#"{"do":"read_other_file","on":"now"}"#).map_err(refusal)?;
+    let answer = loaded.enricher.enrich(0, 1, &[column(&["now"])]).context("no answer")?;
+    let OutputColumn::Text(said) = &answer[0] else { bail!("not text") };
     let said = String::from_utf8(said.bytes.clone())?;
     assert_eq!(said.matches("is not among the files granted").count(), 5, "{said}");
     assert!(!said.contains("Ok("), "{said}");
     Ok(())
 }
 
-fn stateful() -> Outcome {
+fn stateful() -> Result<()> {
     let host = Host::with(&["hostile_counter"]);
     let request = EnricherRequest {
         plugin: "hostile_counter".into(),
@@ -323,7 +324,7 @@ fn stateful() -> Outcome {
         files: Vec::new(),
         config: "{}".into(),
     };
-    let loaded = host.registry.enricher(&request).map_err(|error| error.message)?;
+    let loaded = host.registry.enricher(&request).map_err(refusal)?;
     assert!(loaded.memo.is_none());
     let count = |shard, rows: &[&str]| loaded.enricher.enrich(shard, rows.len() as u32, &[column(rows)]);
     assert_eq!(count(0, &["a", "a"]), Some(vec![OutputColumn::Number(vec![1.0, 2.0])]));
@@ -332,12 +333,12 @@ fn stateful() -> Outcome {
     Ok(())
 }
 
-fn equal_requests_share() -> Outcome {
+fn equal_requests_share() -> Result<()> {
     let host = Host::with(&["hostile_enricher"]);
-    let load = |config: &str| host.enricher(config).map_err(|error| error.message);
+    let load = |config: &str| host.enricher(config).map_err(refusal);
     let (first, second, other) = (load("{}")?, load("{}")?, load(r#"{"do":"good"}"#)?);
     assert!(Arc::ptr_eq(&first.enricher, &second.enricher));
-    assert!(Arc::ptr_eq(first.memo.as_ref().ok_or("no memo")?, second.memo.as_ref().ok_or("no memo")?));
+    assert!(Arc::ptr_eq(first.memo.as_ref().context("no memo")?, second.memo.as_ref().context("no memo")?));
     assert_eq!(first.digest, second.digest);
     assert_ne!(first.digest, other.digest);
     assert_eq!(host.registry.status().len(), 2);
@@ -346,7 +347,7 @@ fn equal_requests_share() -> Outcome {
     Ok(())
 }
 
-fn the_wrong_kind() -> Outcome {
+fn the_wrong_kind() -> Result<()> {
     let host = Host::with(&["hostile_enricher", "hostile_detector"]);
     let error = refused(host.registry.detector("hostile_enricher", "{}"))?;
     assert_eq!(error.message, "hostile_enricher is an enricher, an anomaly rule needs a detector");
@@ -358,7 +359,7 @@ fn the_wrong_kind() -> Outcome {
     Ok(())
 }
 
-fn detector_asks_for_too_much() -> Outcome {
+fn detector_asks_for_too_much() -> Result<()> {
     let host = Host::with(&["hostile_detector"]);
     let error = refused(host.registry.detector("hostile_detector", r#"{"do":"history_forever"}"#))?;
     assert_contains(&error.message, "more than 31 days");
@@ -366,8 +367,8 @@ fn detector_asks_for_too_much() -> Outcome {
     Ok(())
 }
 
-fn refused<T>(loaded: Result<T, PluginError>) -> Result<PluginError, Failed> {
-    loaded.err().ok_or_else(|| "it was accepted".into())
+fn refused<T>(loaded: Result<T, PluginError>) -> Result<PluginError> {
+    loaded.err().context("it was accepted")
 }
 
 #[track_caller]
@@ -380,4 +381,8 @@ fn peak_memory_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     peak.and_then(|kib| kib.parse::<u64>().ok()).expect("the kernel says it") << 10
+}
+
+fn refusal(error: PluginError) -> anyhow::Error {
+    anyhow::Error::msg(error.message)
 }

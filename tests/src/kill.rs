@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::host::{self, Home, Host, NDJSON, until};
+use crate::trial::trial;
 
 const ROUNDS: usize = 32;
 /// Each folder lives through some rounds; folders are tried side by side.
@@ -60,11 +61,10 @@ pub struct Promise {
 pub fn trials() -> Vec<Trial> {
     let run = |(seed, with_ids): (u64, bool)| {
         let kind = if with_ids { "with_ids" } else { "without_ids" };
-        Trial::test(format!("kill::{kind}_seed_{seed}"), move || {
+        trial(format!("kill::{kind}_seed_{seed}"), move || {
             // A checkpoint every few ticks, so that the host also dies in the midst of one.
-            let home = Home::new(DEFINITIONS).map(|home| home.with_flags(&["--checkpoint", "150ms"]));
-            let lives = home.and_then(|home| lives(&home, seed, Promise { with_ids, whole: true }));
-            lives.map_err(|error| format!("{error:#}").into())
+            let home = Home::new(DEFINITIONS)?.with_flags(&["--checkpoint", "150ms"]);
+            lives(&home, seed, Promise { with_ids, whole: true })
         })
     };
     folders(ROUNDS).into_iter().map(run).collect()

@@ -25,6 +25,7 @@ mod redis;
 mod reload;
 mod scenarios;
 mod services;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         reload::trials,
         scenarios::trials,
         services::trials,
+        trial::trials,
     ];
     let trials = suites.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

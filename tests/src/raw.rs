@@ -12,6 +12,7 @@ use tidemark_services::{Kind, Proxy, Service, missing};
 use crate::clickhouse::{DEFINITIONS, Sent, ask, closed_hour, post};
 use crate::host::{Home, Host, until};
 use crate::kafka::topic::{self, Put, Writer, put};
+use crate::trial::trial;
 
 const ROUNDS: usize = 9;
 const TOPIC: &str = "shop";
@@ -21,10 +22,8 @@ pub fn trials() -> Vec<Trial> {
     if let Some(reason) = &reason {
         eprintln!("NOT RUN raw: {reason}");
     }
-    let test = |name: &str, run: fn() -> Result<()>| {
-        let run = move || run().map_err(|error| format!("{error:#}").into());
-        Trial::test(format!("raw::{name}"), run).with_ignored_flag(reason.is_some())
-    };
+    let test =
+        |name: &str, run: fn() -> Result<()>| trial(format!("raw::{name}"), run).with_ignored_flag(reason.is_some());
     vec![
         test("of_a_topic_once_whichever_host_sends_them", hosts),
         test("of_a_topic_once_with_the_state_in_a_folder", alone),

@@ -11,15 +11,14 @@ use serde_json::Value;
 
 use crate::binary;
 use crate::host::{self, Home, Host, NDJSON, until};
+use crate::trial::trial;
 
 const HEAD: &str = "[event]\ntime = \"ts\"\n[dimensions]\ncountry = {}\n[metrics]\nevents = \"count()\"\n";
 const CLIENTS: usize = 2;
 const EVENTS_A_BATCH: u64 = 20;
 
 pub fn trials() -> Vec<Trial> {
-    let test = |name: &str, run: fn() -> Result<()>| {
-        Trial::test(format!("reload::{name}"), move || run().map_err(|error| format!("{error:#}").into()))
-    };
+    let test = |name: &str, run: fn() -> Result<()>| trial(format!("reload::{name}"), run);
     let plugin = binary::plugins_with("user_agent").is_some();
     vec![
         test("under_load_in_every_way_of_saving", under_load),

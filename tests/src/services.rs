@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::trial::trial;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tidemark_services::{Kind, Proxy, Service, missing};
@@ -28,8 +29,7 @@ pub fn with(kind: Kind, name: &str, run: impl FnOnce() -> Result<()> + Send + 's
     if let Some(reason) = &reason {
         eprintln!("NOT RUN services::{name}: {reason}");
     }
-    let trial = Trial::test(format!("services::{name}"), || run().map_err(|error| format!("{error:?}").into()));
-    trial.with_ignored_flag(reason.is_some())
+    trial(format!("services::{name}"), run).with_ignored_flag(reason.is_some())
 }
 
 fn outlives(

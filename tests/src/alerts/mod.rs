@@ -12,11 +12,10 @@ use tidemark_services::{Kind, missing};
 
 use self::receiver::{HANGS, Receiver, TlsDoor};
 use crate::host::{self, Home, Host, until};
+use crate::trial::trial;
 
 pub fn trials() -> Vec<Trial> {
-    let test = |name: &str, run: fn() -> Result<()>| {
-        Trial::test(format!("alerts::{name}"), move || run().map_err(|error| format!("{error:?}").into()))
-    };
+    let test = |name: &str, run: fn() -> Result<()>| trial(format!("alerts::{name}"), run);
     vec![
         test("by_the_clock", clock::by_the_clock),
         test("a_stream_that_went_silent", clock::silence),
@@ -37,8 +36,7 @@ fn real(name: &str, kind: Kind, run: fn() -> Result<()>) -> Trial {
     if let Some(reason) = &reason {
         eprintln!("NOT RUN alerts::{name}: {reason}");
     }
-    let trial = Trial::test(format!("alerts::{name}"), move || run().map_err(|error| format!("{error:?}").into()));
-    trial.with_ignored_flag(reason.is_some())
+    trial(format!("alerts::{name}"), run).with_ignored_flag(reason.is_some())
 }
 
 /// The sum of the open minute is above the bound, until an event takes it back: no minute has to pass.

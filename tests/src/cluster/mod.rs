@@ -10,6 +10,7 @@ mod roles;
 mod sql;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use libtest_mimic::Trial;
@@ -19,11 +20,14 @@ use tidemark_services::{Kind, missing};
 
 use crate::host::{self, Host, until};
 use crate::kill::{self, Batch, Promise};
+use crate::trial::{trial, trial_within};
 use load::load;
 use members::{ALL, Cluster, FAULTS, Fault};
 
 const HOSTS: usize = 3;
 const ROUNDS: usize = 10;
+/// A service may have to be waited for, and each host to see it all.
+const ROUND_LIMIT: Duration = Duration::from_secs(90);
 const BATCHES_A_ROUND: usize = 45;
 /// The events of so many rounds are of one hour: history writes an hour again when one more is of it.
 const ROUNDS_AN_HOUR: usize = 5;
@@ -38,11 +42,10 @@ pub fn trials() -> Vec<Trial> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
     let (rounds, seed) =
         (number("TIDEMARK_CLUSTER_ROUNDS").unwrap_or(ROUNDS), number("TIDEMARK_KILL_SEED").unwrap_or(1));
-    let faults = move || faults(seed as u64, rounds).map_err(|error| format!("{error:#}").into());
-    let roles = || roles::apart().map_err(|error| format!("{error:#}").into());
+    let faults = move || faults(seed as u64, rounds);
     let trials = vec![
-        Trial::test(format!("cluster::faults_seed_{seed}"), faults),
-        Trial::test("cluster::roles_may_be_on_hosts_of_their_own", roles),
+        trial_within(rounds as u32 * ROUND_LIMIT, format!("cluster::faults_seed_{seed}"), faults),
+        trial("cluster::roles_may_be_on_hosts_of_their_own", roles::apart),
     ];
     trials.into_iter().map(|trial| trial.with_ignored_flag(reason.is_some())).collect()
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
 use crate::binary::{self, Output};
+use crate::trial::trial;
 
 pub type Check = (&'static str, fn() -> Result<()>);
 
@@ -18,12 +19,10 @@ const CHECKS: &[Check] = &[
 ];
 
 pub fn trials() -> Vec<Trial> {
-    let trial = |(name, check): Check| {
-        Trial::test(format!("commands::{name}"), move || check().map_err(|e| format!("{e:#}").into()))
-    };
+    let test = |(name, check): Check| trial(format!("commands::{name}"), check);
     let plugin_missing = binary::plugins_with(watch::PLUGIN).is_none();
-    let with_plugin = watch::CHECKS_WITH_PLUGIN.iter().map(|check| trial(*check).with_ignored_flag(plugin_missing));
-    [CHECKS, query::CHECKS, watch::CHECKS].concat().into_iter().map(trial).chain(with_plugin).collect()
+    let with_plugin = watch::CHECKS_WITH_PLUGIN.iter().map(|check| test(*check).with_ignored_flag(plugin_missing));
+    [CHECKS, query::CHECKS, watch::CHECKS].concat().into_iter().map(test).chain(with_plugin).collect()
 }
 
 /// Its standard output, after it has ended well.

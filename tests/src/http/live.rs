@@ -8,7 +8,7 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
 use super::{Check, DEFINITIONS, counted, start};
-use crate::host::{DEADLINE, Home, Host, now_ms};
+use crate::host::{DEADLINE, Home, Host, now_ms, until};
 
 pub const CHECKS: &[Check] = &[
     ("live_snapshot_then_changes", changes),
@@ -35,21 +35,23 @@ pub fn say(socket: &mut Socket, message: &Value) -> Result<()> {
     Ok(socket.send(Message::text(message.to_string()))?)
 }
 
-/// The next frame with this `op`; others are passed over.
-pub fn hear(socket: &mut Socket, op: &str) -> Result<Value> {
-    loop {
-        match socket.read().with_context(|| format!("waiting for {op}"))? {
-            Message::Text(text) => {
-                let frame: Value = serde_json::from_str(&text)?;
-                if frame["op"] == op {
-                    return Ok(frame);
-                }
-                ensure!(frame["op"] != "error", "waiting for {op}: {frame}");
-            }
-            Message::Close(reason) => bail!("closed while waiting for {op}: {reason:?}"),
-            _ => {}
+/// The next frame with one of these `op`s; others are passed over.
+pub fn hear_any(socket: &mut Socket, ops: &[&str]) -> Result<Value> {
+    until(&format!("a frame of {ops:?}"), || match socket.read()? {
+        Message::Text(text) => {
+            let frame: Value = serde_json::from_str(&text)?;
+            let op = frame["op"].as_str().unwrap_or_default();
+            ensure!(op != "error" || ops.contains(&op), "{frame}");
+            Ok(ops.contains(&op).then_some(frame))
         }
-    }
+        Message::Close(reason) => bail!("closed: {reason:?}"),
+        // Pings come as long as the host lives.
+        _ => Ok(None),
+    })
+}
+
+pub fn hear(socket: &mut Socket, op: &str) -> Result<Value> {
+    hear_any(socket, &[op])
 }
 
 pub fn lively() -> Result<(Home, Host)> {

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use crate::host::{Answer, Home, Host, now_ms, until};
+use crate::trial::trial;
 
 pub const DEFINITIONS: &str = r#"
 [event]
@@ -32,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
     [ingest::CHECKS, query::CHECKS, live::CHECKS, openapi::CHECKS, resume::CHECKS, explain::CHECKS]
         .concat()
         .into_iter()
-        .map(|(name, check)| Trial::test(format!("http::{name}"), move || check().map_err(|e| format!("{e:#}").into())))
+        .map(|(name, check)| trial(format!("http::{name}"), check))
         .chain([openapi::fuzz_trial()])
         .collect()
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -12,13 +13,16 @@ use serde_json::Value;
 use super::{Check, DEFINITIONS};
 use crate::binary;
 use crate::host::{Home, Host, NDJSON};
+use crate::trial::trial_within;
+
+/// The fuzzer runs twice, with a limit of its own.
+const FUZZED_WITHIN: Duration = Duration::from_secs(660);
 
 pub const CHECKS: &[Check] = &[("describes_every_route", routes), ("is_as_it_describes_itself", described)];
 
 /// Not run, and said to be, where there is no fuzzer.
 pub fn fuzz_trial() -> Trial {
-    let run = || fuzzed().map_err(|error| format!("{error:#}").into());
-    Trial::test("http::answers_a_fuzzer_as_described", run).with_ignored_flag(fuzzer().is_none())
+    trial_within(FUZZED_WITHIN, "http::answers_a_fuzzer_as_described", fuzzed).with_ignored_flag(fuzzer().is_none())
 }
 
 /// Where routes are made.

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use tungstenite::Message;
 
-use super::live::{Socket, connect, event, hear, lively, say};
+use super::live::{Socket, connect, event, hear, hear_any, lively, say};
 use super::{Check, counted};
 use crate::host::{Host, until};
 
@@ -71,10 +70,13 @@ impl Dashboard {
 
     /// Until its points are so many in all.
     pub fn reaches(&mut self, total: f64) -> Result<()> {
-        while self.total() != total {
+        until(&format!("{total} in a dashboard"), || {
+            if self.total() == total {
+                return Ok(Some(()));
+            }
             self.next().with_context(|| format!("{} so far", self.total()))?;
-        }
-        Ok(())
+            Ok(None)
+        })
     }
 
     pub fn total(&self) -> f64 {
@@ -83,15 +85,9 @@ impl Dashboard {
 
     fn next(&mut self) -> Result<&'static str> {
         let socket = self.socket.as_mut().context("no connection")?;
-        loop {
-            let Message::Text(text) = socket.read()? else { continue };
-            let frame: Value = serde_json::from_str(&text)?;
-            ensure!(frame["op"] != "error", "{frame}");
-            if frame["op"] == "snapshot" || frame["op"] == "delta" {
-                self.take(&frame)?;
-                return Ok(if frame["op"] == "delta" { "delta" } else { "snapshot" });
-            }
-        }
+        let frame = hear_any(socket, &["snapshot", "delta"])?;
+        self.take(&frame)?;
+        Ok(if frame["op"] == "delta" { "delta" } else { "snapshot" })
     }
 
     fn take(&mut self, frame: &Value) -> Result<()> {

@@ -15,6 +15,7 @@ use tidemark_services::{Kind, Service, missing};
 
 use crate::host::{self, Home, Host, NDJSON, until};
 use crate::kill::{self, Promise};
+use crate::trial::trial;
 use topic::{Put, Writer, put};
 
 /// Rounds of kill -9, eight to a folder.
@@ -44,10 +45,7 @@ pub fn trials() -> Vec<Trial> {
     if let Some(reason) = &reason {
         eprintln!("NOT RUN kafka: {reason}");
     }
-    let test = |name: &str, run: fn() -> Result<()>| {
-        let run = move || run().map_err(|error| format!("{error:#}").into());
-        Trial::test(format!("kafka::{name}"), run)
-    };
+    let test = |name: &str, run: fn() -> Result<()>| trial(format!("kafka::{name}"), run);
     let mut trials = vec![
         test("programs_that_are_not_tidemark_are_read", foreign),
         test("what_cannot_be_counted_goes_to_the_dead_topic", dead_letters),
@@ -63,8 +61,7 @@ pub fn trials() -> Vec<Trial> {
     ];
     let kills = kill::folders(ROUNDS).into_iter().map(|(seed, with_ids)| {
         let kind = if with_ids { "with_ids" } else { "without_ids" };
-        let run = move || killed(seed, with_ids).map_err(|error| format!("{error:#}").into());
-        Trial::test(format!("kafka::kill_{kind}_seed_{seed}"), run)
+        trial(format!("kafka::kill_{kind}_seed_{seed}"), move || killed(seed, with_ids))
     });
     trials.extend(kills);
     trials.into_iter().map(|trial| trial.with_ignored_flag(reason.is_some())).collect()

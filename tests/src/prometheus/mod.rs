@@ -8,6 +8,7 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 
 use crate::host::{Home, Host, now_ms, until};
+use crate::trial::trial;
 
 const DEFINITIONS: &str = r#"
 [event]
@@ -34,15 +35,13 @@ const MINUTE: i64 = 60_000;
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 pub fn trials() -> Vec<Trial> {
-    let trial = |(name, check): Check| {
-        Trial::test(format!("prometheus::{name}"), move || check().map_err(|e| format!("{e:#}").into()))
-    };
+    let test = |(name, check): Check| trial(format!("prometheus::{name}"), check);
     let missing = promtool::missing();
     if let Some(reason) = &missing {
         eprintln!("prometheus: promtool is not asked: {reason}");
     }
-    let by_promtool = promtool::CHECKS.iter().map(|check| trial(*check).with_ignored_flag(missing.is_some()));
-    [api::CHECKS, grafana::CHECKS].concat().into_iter().map(trial).chain(by_promtool).collect()
+    let by_promtool = promtool::CHECKS.iter().map(|check| test(*check).with_ignored_flag(missing.is_some()));
+    [api::CHECKS, grafana::CHECKS].concat().into_iter().map(test).chain(by_promtool).collect()
 }
 
 fn start(flags: &[&str]) -> Result<(Home, Host)> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::file::{DAY, Scenario};
 use super::replay::{self, VARIANTS};
+use crate::trial::trial;
 
 const SEEDS: u64 = 10;
 const EVENTS: usize = 500;
@@ -46,11 +47,7 @@ struct Event {
 }
 
 pub fn trials() -> Vec<Trial> {
-    let trial = |seed| {
-        let check = move || check(seed).map_err(|error| format!("{error:#}").into());
-        Trial::test(format!("scenarios::larger::seed_{seed}"), check)
-    };
-    (0..SEEDS).map(trial).collect()
+    (0..SEEDS).map(|seed| trial(format!("scenarios::larger::seed_{seed}"), move || check(seed))).collect()
 }
 
 fn check(seed: u64) -> Result<()> {

@@ -14,6 +14,7 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 
 use crate::binary;
+use crate::trial::trial;
 use file::Scenario;
 
 pub fn trials() -> Vec<Trial> {
@@ -26,9 +27,7 @@ pub fn trials() -> Vec<Trial> {
                 trials.extend(of_scenario(&name, scenario.clone()));
                 scenarios.push((name, scenario));
             }
-            Err(error) => {
-                trials.push(Trial::test(format!("scenarios::{name}"), move || Err(format!("{error:#}").into())))
-            }
+            Err(error) => trials.push(trial(format!("scenarios::{name}"), || Err(error))),
         }
     }
     trials.extend(three_hosts::trials(&scenarios));
@@ -44,18 +43,15 @@ fn of_scenario(name: &str, scenario: Arc<Scenario>) -> Vec<Trial> {
     let missing = scenario.plugins.iter().any(|plugin| binary::plugins_with(plugin).is_none());
     // Each run compiles its plugins: a few of them will do.
     let step = if scenario.plugins.is_empty() { 1 } else { 2 };
-    let trial = |variant: &str, check: Check| {
+    let test = |variant: &str, check: Check| {
         let scenario = Arc::clone(&scenario);
-        Trial::test(format!("scenarios::{name}::{variant}"), move || {
-            check(&scenario).map_err(|error| format!("{error:#}").into())
-        })
-        .with_ignored_flag(missing)
+        trial(format!("scenarios::{name}::{variant}"), move || check(&scenario)).with_ignored_flag(missing)
     };
     let variants = replay::VARIANTS.iter().skip(step - 1).step_by(step);
     let mut trials: Vec<Trial> =
-        variants.map(|variant| trial(variant.name, Box::new(|scenario| replay::check(scenario, variant)))).collect();
+        variants.map(|variant| test(variant.name, Box::new(|scenario| replay::check(scenario, variant)))).collect();
     if !scenario.replay_only {
-        trials.push(trial("crash_and_restart", Box::new(run::check)));
+        trials.push(test("crash_and_restart", Box::new(run::check)));
     }
     trials
 }

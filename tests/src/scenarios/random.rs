@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::file::{DAY, Scenario};
 use super::replay::{self, VARIANTS};
+use crate::trial::trial;
 
 const SEEDS: u64 = 12;
 const EVENTS: usize = 400;
@@ -114,13 +115,7 @@ const METRICS: &[Metric] = &[
 ];
 
 pub fn trials() -> Vec<Trial> {
-    (0..SEEDS)
-        .map(|seed| {
-            Trial::test(format!("scenarios::random::seed_{seed}"), move || {
-                check(seed).map_err(|error| format!("{error:#}").into())
-            })
-        })
-        .collect()
+    (0..SEEDS).map(|seed| trial(format!("scenarios::random::seed_{seed}"), move || check(seed))).collect()
 }
 
 fn check(seed: u64) -> Result<()> {

@@ -28,6 +28,7 @@ use crate::clickhouse::ask;
 use crate::host::until;
 use crate::inside;
 use crate::kafka::topic;
+use crate::trial::trial;
 
 const HOSTS: usize = 3;
 /// Most of the time hosts wait for each other.
@@ -84,16 +85,14 @@ pub fn trials(scenarios: &[(String, Arc<Scenario>)]) -> Vec<Trial> {
             move |(_, it): &&(String, Arc<Scenario>)| !it.replay_only && it.plugins.is_empty() != has_plugins;
         scenarios.iter().filter(is_suited).cloned().collect::<Vec<_>>()
     };
-    let trial = |files: &[(String, Arc<Scenario>)]| {
+    let test = |files: &[(String, Arc<Scenario>)]| {
         let no_plugin = files.iter().flat_map(|(_, it)| &it.plugins).any(|name| binary::plugins_with(name).is_none());
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         let (services, own) = (services.clone(), files.to_vec());
-        Trial::test(format!("scenarios::three_hosts::{}", names.join(",")), move || {
-            side_by_side(&services, &own).map_err(|error| format!("{error:#}").into())
-        })
-        .with_ignored_flag(reason.is_some() || no_plugin)
+        trial(format!("scenarios::three_hosts::{}", names.join(",")), move || side_by_side(&services, &own))
+            .with_ignored_flag(reason.is_some() || no_plugin)
     };
-    [suited(false), suited(true)].iter().flat_map(|files| files.chunks(FILES_SIDE_BY_SIDE)).map(trial).collect()
+    [suited(false), suited(true)].iter().flat_map(|files| files.chunks(FILES_SIDE_BY_SIDE)).map(test).collect()
 }
 
 fn side_by_side(services: &Services, files: &[(String, Arc<Scenario>)]) -> Result<()> {
