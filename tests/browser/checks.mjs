@@ -1,4 +1,5 @@
 // What a person would try, in the order they would. Each check is [name, what it does]; they share one page.
+import { chartChecks } from "./charts.mjs";
 import { assert, WAIT_MS } from "./page.mjs";
 
 const BREAK = (text) => text.replace("[metrics]", "[metrics]\nbroken = \"count() whre type = 'purchase'\"\n# ");
@@ -152,6 +153,7 @@ export const checks = [
       await page.p.mouse.move(5, 5);
     },
   ],
+  ...chartChecks,
   [
     "a metric added to metrics.toml appears without a refresh",
     async ({ page, host }) => {

@@ -1,5 +1,5 @@
 // Requests to the host, with the key where it wants one. Knows paths and errors, nothing of the page.
-import type { DefinitionsAnswer, DimensionAnswer, MetricsAnswer, Plugin, QueryAnswer, RejectsAnswer, Status, Where } from "./contract";
+import type { DefinitionsAnswer, DimensionAnswer, Explanation, MetricsAnswer, Plugin, QueryAnswer, RejectsAnswer, Status, Where } from "./contract";
 import { stepText } from "./view";
 
 const KEY_ITEM = "tidemark-key";
@@ -72,21 +72,30 @@ export const getPlugins = async (): Promise<Plugin[]> => (await get<{ plugins: P
 export const getRejects = (limit: number): Promise<RejectsAnswer> => get(`/v1/rejects?limit=${limit}`);
 export const getDimension = (name: string): Promise<DimensionAnswer> => get(`/v1/dimensions/${encodeURIComponent(name)}`);
 
-export interface QuerySpec {
+/** Which series of a metric, at which step. */
+export interface Subject {
   metric: string;
   by: string[];
   where: Where;
   stepMs: number;
+}
+
+export interface QuerySpec extends Subject {
   from: number;
   to: number;
 }
 
 /** `to` is exclusive. */
-export function query(q: QuerySpec): Promise<QueryAnswer> {
-  const parts = [`metric=${encodeURIComponent(q.metric)}`, `from=${q.from}`, `to=${q.to}`, `step=${stepText(q.stepMs)}`];
-  if (q.by.length) parts.push(`by=${q.by.map(encodeURIComponent).join(",")}`);
-  for (const [name, values] of Object.entries(q.where)) {
+export const query = (q: QuerySpec): Promise<QueryAnswer> => get(`/v1/query?${subject(q)}&from=${q.from}&to=${q.to}`);
+
+/** The point of one series at a time. */
+export const explain = (s: Subject, t: number): Promise<Explanation> => get(`/v1/explain?${subject(s)}&t=${t}`);
+
+function subject(s: Subject): string {
+  const parts = [`metric=${encodeURIComponent(s.metric)}`, `step=${stepText(s.stepMs)}`];
+  if (s.by.length) parts.push(`by=${s.by.map(encodeURIComponent).join(",")}`);
+  for (const [name, values] of Object.entries(s.where)) {
     parts.push(`${encodeURIComponent(name)}=${values.map(encodeURIComponent).join(",")}`);
   }
-  return get(`/v1/query?${parts.join("&")}`);
+  return parts.join("&");
 }

@@ -14,6 +14,7 @@ import { Chart } from "./ui/chart";
 import { keysDialog } from "./ui/dialogs";
 import { h, keyed } from "./ui/dom";
 import { Drawer } from "./ui/drawer";
+import { Explain } from "./ui/explain";
 import { listenToKeys } from "./ui/keyboard";
 import { ListChart } from "./ui/list";
 import { emptyNotice, rejectedBanner, staleBanner, impairedBanner } from "./ui/notices";
@@ -33,6 +34,7 @@ export class App {
   #side: Anomalies;
   #drawer = new Drawer();
   #keys = keysDialog();
+  #explain: Explain;
   #cards = new Map<string, Card>();
   #charts = new Map<string, Chart | ListChart>();
   #notices = h("div", { class: "notices" });
@@ -58,9 +60,15 @@ export class App {
       definitions: () => this.#drawer.toggle(),
       keys: () => this.#keys.showModal(),
     });
+    this.#explain = new Explain(this.#page, () => {
+      for (const c of this.#charts.values()) c.changed();
+    });
+    this.#page.explain = (asked) => this.#explain.open(asked);
     this.#main = h("main", {}, this.#notices, this.#headline, this.#grid);
     const layout = h("div", { class: "layout" }, this.#main, this.#side.el);
-    document.body.append(this.#bar.el, layout, this.#drawer.el, this.#keys);
+    document.body.append(this.#bar.el, layout, this.#explain.el, this.#drawer.el, this.#keys);
+    // What lies beside the charts begins below the bar, of as many lines as it has.
+    new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${this.#bar.el.offsetHeight}px`)).observe(this.#bar.el);
     this.#page.navigate = (change, push = true) => this.#navigate(change, push);
     this.#page.zoomOut = () => this.#zoomOut();
     this.#page.showMetric = (name, only) => {
@@ -84,6 +92,7 @@ export class App {
       definitions: () => this.#drawer.toggle(),
       escape: () => {
         this.#bar.sheet(false);
+        this.#explain.close();
         if (!matchMedia(SIDE_BY_ITSELF).matches) this.#showSide(false);
       },
       help: () => (this.#keys.open ? this.#keys.close() : this.#keys.showModal()),

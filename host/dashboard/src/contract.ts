@@ -75,6 +75,41 @@ export interface QueryAnswer {
   complete_from?: number | null;
 }
 
+/** How much a dimension's value did for a change; `share` is of the whole change, null where parts do not add up. */
+export interface Mover {
+  dimension: string;
+  value: string;
+  actual: number | null;
+  expected: number | null;
+  change: number;
+  share: number | null;
+}
+
+/** Why a point is what it is. Without a rule it is compared with its baseline alone. */
+export interface Explanation {
+  metric: string;
+  expression: string;
+  revision: number;
+  t: number;
+  step_ms: number;
+  labels: Labels;
+  value: number | null;
+  provisional: boolean;
+  rule: string | null;
+  anomalous: boolean | null;
+  expected: number | null;
+  lower: number | null;
+  upper: number | null;
+  score: number | null;
+  baseline: { from: number; to: number; mean: number | null };
+  corrections: number;
+  movers: Mover[];
+  together: { labels: Labels; share: number } | null;
+  left_out: string[];
+  events: { time: number; event: unknown; filled: Record<string, unknown> }[];
+  sentence: string;
+}
+
 export interface DimensionAnswer {
   name: string;
   values: { value: string; count: number }[];

@@ -90,6 +90,12 @@ export function short(v: number | null | undefined, f: Figure): string {
   return f.estimate && text !== NO_VALUE ? `~${text}` : text;
 }
 
+/** How much a value changed, as on cards. */
+export function signed(change: number, f: Figure): string {
+  const text = short(change, { ...f, estimate: false });
+  return change > 0 ? `+${text}` : text;
+}
+
 /** For the readout: `12,431`, `$12,431.20`, `0.8123 %`. */
 export function full(v: number | null | undefined, f: Figure): string {
   const number = f.estimate ? (x: number) => exact(x, Math.abs(x) < 100 ? undefined : 0) : exact;

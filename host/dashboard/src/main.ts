@@ -7,6 +7,7 @@ import "./style/page.css";
 import "./style/bar.css";
 import "./style/charts.css";
 import "./style/panels.css";
+import "./style/explain.css";
 import { onKeyNeeded } from "./api";
 import { App } from "./app";
 import { askKey } from "./ui/dialogs";

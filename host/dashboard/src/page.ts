@@ -26,6 +26,18 @@ export interface Connection {
   downSince: number;
 }
 
+/** A point of one line of a chart, of which somebody wants to know why. */
+export interface Asked {
+  metric: Metric;
+  /** What the line is called where there are several. */
+  name: string | null;
+  colour: string;
+  by: string[];
+  where: FeedSpec["where"];
+  stepMs: number;
+  t: number;
+}
+
 export class Page {
   view: View;
   catalog: MetricsAnswer = { revision: 0, refresh_ms: 10_000, headline: [], metrics: [], dimensions: [] };
@@ -43,6 +55,10 @@ export class Page {
   zoomOut: () => void = () => {};
   /** Brings a metric's chart into sight; with `only`, that one of its lines. */
   showMetric: (name: string, only?: string) => void = () => {};
+  /** Opens the panel that says why a point is what it is. */
+  explain: (asked: Asked) => void = () => {};
+  /** The point that the panel is about. */
+  asked: Asked | null = null;
   #values = new Map<string, DimensionValue[]>();
   #frequent = new Map<string, string[]>();
   #held: { from: number; to: number } | null = null;

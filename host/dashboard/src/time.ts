@@ -60,6 +60,11 @@ export function duration(ms: number): string {
   return `${Math.round(s / 86400)} d`;
 }
 
+/** What a point stands for: `1 h to 14:03`. */
+export function covered(t: number, stepMs: number, windowMs: number): string {
+  return `${duration(Math.max(stepMs, windowMs))} to ${nearTime(t + stepMs)}`;
+}
+
 /** `UTC`, `UTC+1`, `UTC+5:30` for the browser's zone at that time. */
 export function zoneName(t: number = now()): string {
   const minutes = -new Date(t).getTimezoneOffset();

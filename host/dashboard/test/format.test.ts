@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { change, compact, exact, full, short, tick, unitText, type Figure } from "../src/format";
+import { change, compact, exact, full, short, signed, tick, unitText, type Figure } from "../src/format";
 
 const N = "\u202f";
 const figure = (f: Partial<Figure>): Figure => ({ unit: null, per_ms: null, estimate: false, ...f });
@@ -73,3 +73,10 @@ test("nothing to compare with is no change", () => {
   expect(change(null, 5, null, "up")).toBeNull();
   expect(change(5, 0, null, "up")).toBeNull();
 });
+
+test.each([
+  [348, figure({ estimate: true }), "+348"],
+  [-348.2, figure({ estimate: true }), "−348"],
+  [-1234.5, figure({ unit: "USD" }), "−$1.23k"],
+  [0.0123, figure({ unit: "%" }), `+1.23${N}%`],
+])("a change of %d is signed", (v, f, text) => expect(signed(v, f)).toBe(text));

@@ -19,6 +19,7 @@ const PATIENCE_MS = 700; // an answer that comes sooner needs no word
 export interface Pick extends Stroke {
   key: string;
   name: string;
+  metric: Metric;
   line: Line;
 }
 
@@ -177,6 +178,8 @@ export class Chart {
           this.#page.hover.set(t, this);
         },
         zoom: (from, to) => this.#page.navigate({ span: minutes(from, to) }),
+        choose: () => this.#explain(),
+        zoomed: () => this.#page.view.span !== null,
         zoomOut: () => this.#page.zoomOut(),
       });
     } else {
@@ -201,6 +204,7 @@ export class Chart {
       lines: this.#picks.map((p, i) => ({ ...p, anomalies: p.line.anomalies, band: p.line.band, column: values[i]! })),
       provisionalFrom: book.provisionalFrom,
       marks: this.#marks(window),
+      asked: this.#picks.some((p) => p.metric.name === this.#page.asked?.metric.name) ? this.#page.asked!.t : null,
       window,
     };
   }
@@ -229,7 +233,7 @@ export class Chart {
       const all = [own, ...this.#kin.map((k) => ({ metric: k.metric, line: k.feed.book?.lines[0] }))];
       const name = (m: Metric): string => (all.length > 1 ? lineName(m) : m.title);
       const pick = (k: (typeof all)[number], i: number): Pick[] =>
-        k.line ? [{ key: i ? k.metric.name : "", name: name(k.metric), line: k.line, ...strokeAt(i, this.#page.scheme) }] : [];
+        k.line ? [{ key: i ? k.metric.name : "", name: name(k.metric), metric: k.metric, line: k.line, ...strokeAt(i, this.#page.scheme) }] : [];
       const picks = all.flatMap(pick);
       const chosen = picks.filter((p) => this.#isolated.has(p.key));
       this.#picks = chosen.length ? chosen : picks;
@@ -249,7 +253,7 @@ export class Chart {
     const listed = chosen.length ? ranked.filter((l, i) => i < LINES_MAX || this.#isolated.has(key(l))) : shown;
     const pick = (l: Line): Pick => {
       const place = this.#page.places.of(dimension, key(l));
-      return { key: key(l), name: valueText(key(l)), line: l, ...strokeAt(place, this.#page.scheme) };
+      return { key: key(l), name: valueText(key(l)), metric: this.metric, line: l, ...strokeAt(place, this.#page.scheme) };
     };
     this.#picks = shown.map(pick);
     this.#legend.list(listed.map(pick), ranked.slice(LINES_MAX).map(pick));
@@ -300,6 +304,26 @@ export class Chart {
     this.#readout.replaceChildren(...parts);
   }
 
+  /** The line pointed at, or the only one, or the first that has a value there. */
+  #pointedLine(t: number): Pick | undefined {
+    const nearest = this.#nearest === null ? undefined : this.#picks[this.#nearest];
+    return nearest ?? this.#picks.find((p) => valueAt(p.line, t) !== null) ?? this.#picks[0];
+  }
+
+  /** Asks why the point under the crosshair, else the present one, is what it is. */
+  #explain(): void {
+    const feed = this.#feed?.feed;
+    const first = this.#picks[0];
+    if (!feed?.book || !first) return;
+    const t = this.#page.hover.t ?? presentPoint(feed.book, first.line, this.metric)?.[0];
+    const pick = t === undefined ? undefined : this.#pointedLine(t);
+    if (t === undefined || !pick) return;
+    const { by, where } = feed.spec;
+    const one = Object.fromEntries(Object.entries(pick.line.labels).map(([d, value]) => [d, [value]]));
+    const name = this.#picks.length > 1 || by.length ? pick.name : null;
+    this.#page.explain({ metric: pick.metric, name, colour: pick.colour, by, where: { ...where, ...one }, stepMs: feed.book.stepMs, t });
+  }
+
   #summarise(window: { from: number; to: number }): void {
     const words = this.#picks.map((p) => {
       const e = extent(p.line, window.from, window.to);
@@ -317,6 +341,16 @@ export class Chart {
     this.#plot?.resize(this.#canvas.clientWidth, this.#canvas.clientHeight);
   };
 
+  /** To the line above or below. */
+  #step(t: number, up: 1 | -1): void {
+    const at = this.#picks.map((p, i) => ({ i, v: valueAt(p.line, t) })).filter((x): x is { i: number; v: number } => x.v !== null);
+    at.sort((a, b) => a.v - b.v);
+    const now = at.findIndex((x) => x.i === this.#nearest);
+    const next = now < 0 ? at.at(up === 1 ? 0 : -1) : at[Math.max(0, Math.min(at.length - 1, now + up))];
+    this.#nearest = next?.i ?? null;
+    this.#readValues(t);
+  }
+
   #key(e: KeyboardEvent): void {
     const times = this.#plot?.model.times;
     if (!times?.length || e.ctrlKey || e.metaKey || e.altKey) return;
@@ -327,9 +361,12 @@ export class Chart {
     const moves: Record<string, number> = { ArrowLeft: at - stride, ArrowRight: at + stride, Home: 0, End: last };
     if (e.key === "Escape" && t !== null) {
       this.#page.hover.set(null, null);
+    } else if (e.key === "Enter") {
+      this.#explain();
+    } else if ((e.key === "ArrowUp" || e.key === "ArrowDown") && t !== null && this.#picks.length > 1) {
+      this.#step(t, e.key === "ArrowUp" ? 1 : -1);
     } else if (moves[e.key] !== undefined) {
       const next = times[Math.max(0, Math.min(last, moves[e.key]!))]!;
-      this.#nearest = null;
       this.#plot!.crosshair(next);
       this.#page.hover.set(next, this);
     } else return;

@@ -9,6 +9,8 @@ const KEYS: [string, string][] = [
   ["d", "definitions, plugins, rejected events"],
   ["t", "light or dark"],
   ["← →", "move the crosshair of the chart in focus, with Shift by ten"],
+  ["↑ ↓", "to the line above, below"],
+  ["Enter, click", "why the point is what it is"],
   ["Home End", "crosshair to the first, the last point"],
   ["drag", "zoom into a piece of time"],
   ["double click, z", "back out of the zoom"],

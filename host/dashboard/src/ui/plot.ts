@@ -22,6 +22,8 @@ export interface PlotModel {
   provisionalFrom: number;
   /** Times that something is to be said of. */
   marks: Mark[];
+  /** The point that somebody asked about. */
+  asked: number | null;
   window: { from: number; to: number };
 }
 
@@ -33,7 +35,10 @@ export interface Mark {
 
 export interface PlotEvents {
   point(t: number | null, nearest: number | null): void;
+  /** A click at the point that was pointed at last. */
+  choose(): void;
   zoom(from: number, to: number): void;
+  zoomed(): boolean;
   zoomOut(): void;
 }
 
@@ -43,17 +48,19 @@ interface Ink {
   grid: string;
   bad: string;
   ground: string;
+  accent: string;
   font: string;
 }
 
 function ink(): Ink {
   const css = getComputedStyle(document.documentElement);
   const v = (name: string): string => css.getPropertyValue(name).trim();
-  return { text: v("--text-2"), grid: v("--grid"), bad: v("--bad"), ground: v("--ground"), font: `12px ${v("--font")}` };
+  return { text: v("--text-2"), grid: v("--grid"), bad: v("--bad"), ground: v("--ground"), accent: v("--accent"), font: `12px ${v("--font")}` };
 }
 
 const AXIS_WIDTH_PX = 56;
 const DRAG_PX_MIN = 8;
+const DOUBLE_CLICK_MS = 300;
 const PADDING_RIGHT_PX = 12;
 const LABEL_HALF_PX = 20; // half of a time's width: one that would be cut off at the edge is left out
 const BAND_ALPHA = "1f";
@@ -68,6 +75,7 @@ export class Plot {
   #holdY = false;
   /** The crosshair also moves by other charts and by redrawing: only a pointer in here points. */
   #inside = false;
+  #click = 0;
 
   constructor(host: HTMLElement, model: PlotModel, events: PlotEvents) {
     this.model = model;
@@ -77,6 +85,13 @@ export class Plot {
       this.#inside = false;
       events.point(null, null);
     });
+    this.u.over.addEventListener("click", (e) => this.#clicked(e, events));
+  }
+
+  /** uPlot keeps clicks that end a drag to itself. Zoomed in, a second click would mean to go back. */
+  #clicked(e: MouseEvent, events: PlotEvents): void {
+    clearTimeout(this.#click);
+    if (e.detail < 2) this.#click = window.setTimeout(() => events.choose(), events.zoomed() ? DOUBLE_CLICK_MS : 0);
   }
 
   /** New data in the same lines. With `hold` neither axis moves. */
@@ -104,6 +119,7 @@ export class Plot {
   }
 
   destroy(): void {
+    clearTimeout(this.#click);
     this.u.destroy();
   }
 
@@ -221,20 +237,20 @@ export class Plot {
       ctx.fillStyle = line.colour + (alone ? BAND_ALPHA : ODD_BAND_ALPHA);
       for (const run of runs(band, this.model.window, this.model.stepMs)) this.#band(u, run);
     }
+    if (this.model.asked !== null) {
+      ctx.strokeStyle = this.#ink.accent;
+      ctx.lineWidth = devicePixelRatio;
+      upright(u, this.model.asked);
+    }
     ctx.strokeStyle = this.#ink.text;
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.lineWidth = devicePixelRatio;
     ctx.fillStyle = this.#ink.text;
     ctx.font = this.#ink.font.replace("12px", `${12 * devicePixelRatio}px`);
     ctx.textBaseline = "top";
-
     for (const { t, text } of this.model.marks) {
       if (t < this.model.window.from || t > this.model.window.to) continue;
-      const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
-      ctx.beginPath();
-      ctx.moveTo(x, u.bbox.top);
-      ctx.lineTo(x, u.bbox.top + u.bbox.height);
-      ctx.stroke();
+      const x = upright(u, t);
       const left = x < u.bbox.left + u.bbox.width / 2;
       ctx.textAlign = left ? "left" : "right";
       ctx.fillText(text, x + (left ? 4 : -4) * devicePixelRatio, u.bbox.top);
@@ -289,6 +305,15 @@ function clip(u: uPlot, room = 0): void {
   u.ctx.clip();
 }
 
+/** A line from top to bottom; says where it stands. */
+function upright(u: uPlot, t: number): number {
+  const x = Math.round(u.valToPos(t, "x", true)) + 0.5;
+  u.ctx.beginPath();
+  u.ctx.moveTo(x, u.bbox.top);
+  u.ctx.lineTo(x, u.bbox.top + u.bbox.height);
+  u.ctx.stroke();
+  return x;
+}
 
 function fits(u: uPlot, t: number): boolean {
   return u.valToPos(t, "x") + LABEL_HALF_PX <= u.bbox.width / devicePixelRatio + PADDING_RIGHT_PX;
