@@ -2,13 +2,16 @@
 
 use std::panic;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 
 /// None of these takes so long on the slowest machine; what waits inside has shorter deadlines, and better words.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// One that takes longer says so.
+const SLOW: Duration = Duration::from_secs(10);
 
 pub fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     trial_within(LIMIT, name, run)
@@ -26,8 +29,12 @@ pub fn trial_within(
 /// On a thread of its own, which is left to itself when time is up: it ends with this process.
 fn bounded(limit: Duration, name: String, run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<(), Failed> {
     let (done, outcome) = channel();
-    let running = std::thread::Builder::new().name(name).spawn(move || {
+    let running = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let started = Instant::now();
         let result = run();
+        if started.elapsed() > SLOW {
+            eprintln!("{name} took {:.0} s", started.elapsed().as_secs_f64());
+        }
         let _ = done.send(());
         result
     })?;

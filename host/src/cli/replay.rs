@@ -62,16 +62,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             anyhow::bail!("{name} is rejected");
         }
     };
-    let sources = arguments.files.iter().map(|file| Source::open(file)).collect::<Result<_, _>>()?;
-    let (progress, sources) = progress::watched(sources);
+    let sources = arguments.files.iter().map(|file| Source::open(file)).collect::<Result<Vec<_>, _>>()?;
+    let bar = progress::bar(&sources);
     let settings = ReplaySettings {
         shards,
         batch_bytes: arguments.batch_bytes,
         event_bytes_max: arguments.event_bytes_max,
         now: Clock::System.now(),
     };
-    let replayed = replay(definitions, sources, settings);
-    progress.finish_and_clear();
+    let replayed = replay(definitions, sources, settings, &|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
     let replayed = replayed?;
     if !arguments.no_points {
         let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());

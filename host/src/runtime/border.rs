@@ -162,7 +162,7 @@ impl Writer {
         let generation = self.shards.generation();
         let mut written: Vec<(usize, oneshot::Sender<Result<(), String>>)> = Vec::new();
         for (at, entry) in group.enumerate() {
-            let lane = self.lane(at % self.shards.count());
+            let lane = self.lane(self.shards.idlest(self.round + at));
             let Entry { frame, batch, report, durable, reserved } = entry;
             let bytes = frame.len() as u64;
             match self.journal.append(lane, frame) {
@@ -202,7 +202,7 @@ impl Writer {
     fn lane(&self, shard: usize) -> usize {
         let (lanes, shards) = (self.journal.lanes(), self.shards.count());
         let of_shard = (lanes - shard).div_ceil(shards);
-        shard + (self.round % of_shard) * shards
+        shard + (self.round / shards % of_shard) * shards
     }
 
     fn failed(&self, reason: &str) {

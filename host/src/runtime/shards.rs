@@ -170,6 +170,13 @@ impl Shards {
         source as usize % self.jobs.len()
     }
 
+    /// The shard for which the fewest batches wait; of equals another one each turn.
+    pub fn idlest(&self, turn: usize) -> usize {
+        let count = self.count();
+        let shards = (0..count).map(|at| (turn + at) % count);
+        shards.min_by_key(|shard| self.queues[*shard].waiting()).unwrap_or(0)
+    }
+
     /// Batches of a source are to come in their order.
     pub fn send(&self, job: Job) {
         let owner = self.owner(job.source);

@@ -71,11 +71,12 @@ pub struct Replayed {
     active: Active,
 }
 
-/// Runs the sources through the engine.
+/// Runs the sources through the engine. `progress` is told of bytes that were read.
 pub fn replay(
     definitions: Definitions,
     sources: Vec<Source>,
     settings: ReplaySettings,
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Replayed, ReplayError> {
     let started = Instant::now();
     let plan = definitions.plan.clone();
@@ -90,6 +91,10 @@ pub fn replay(
         loop {
             let piece = pieces.lock().unwrap_or_else(PoisonError::into_inner).next(&mut buffer)?;
             let Some(piece) = piece else { break };
+            // Passed on whatever comes, so that nobody waits for a piece that cannot be read.
+            let mut turn = InTurn::new(piece.number, &turn, dedupe.as_ref());
+            piece.read(&mut buffer)?;
+            progress(piece.len as u64);
             let input = Input {
                 buffer: &buffer,
                 len: piece.len,
@@ -98,7 +103,7 @@ pub fn replay(
                 address: None,
                 user_agent: None,
             };
-            let report = shard.process(&input, &mut InTurn::new(piece.number, &turn, dedupe.as_ref()));
+            let report = shard.process(&input, &mut turn);
             add(&mut total, report);
         }
         Ok((total, shard.cut()))
