@@ -25,7 +25,7 @@ impl<C: Counting> Consumer<C> {
         self.expect_nobody(Duration::ZERO)?;
         self.assigned = true;
         if numbers.is_empty() {
-            return self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(|error| error.to_string());
+            return self.take_up(&TopicPartitionList::new());
         }
         let sources: Vec<SourceId> = numbers.iter().map(|number| *number as SourceId).collect();
         let places = loop {
@@ -48,11 +48,17 @@ impl<C: Counting> Consumer<C> {
             self.partitions.insert(place.partition, Partition::astray(place.partition as u32, 0));
             self.locate(place);
         }
-        self.consumer.incremental_assign(&list).map_err(|error| error.to_string())?;
+        self.take_up(&list)?;
         tracing::info!(?numbers, "partitions taken");
         if self.paused {
             self.pause(numbers);
         }
+        Ok(())
+    }
+
+    fn take_up(&self, list: &TopicPartitionList) -> Result<(), String> {
+        self.consumer.incremental_assign(list).map_err(|error| error.to_string())?;
+        self.consumer.context().answered();
         Ok(())
     }
 
@@ -85,6 +91,7 @@ impl<C: Counting> Consumer<C> {
         let gone: Vec<SourceId> = numbers.iter().map(|number| *number as SourceId).collect();
         self.shared.floors.remove(&gone);
         self.consumer.incremental_unassign(&list).map_err(|error| error.to_string())?;
+        self.consumer.context().answered();
         tracing::info!(?numbers, "partitions let go");
         self.expect_nobody(Duration::ZERO)
     }

@@ -173,7 +173,7 @@ impl<C: Counting> Consumer<C> {
         if let Err(reason) = self.counting.settle() {
             tracing::error!(reason, "what was read last is not stored; it will be read again");
         }
-        self.consumer.context().leaving.store(true, Relaxed);
+        self.consumer.context().leave(&self.consumer);
     }
 
     /// Until it is to stop; an error is for good.

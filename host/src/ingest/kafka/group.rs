@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -37,8 +37,16 @@ pub struct Group {
     topic: String,
     events: Mutex<Vec<Event>>,
     pending: AtomicBool,
-    /// The loop has ended: what is still ours is let go as it is asked for.
-    pub leaving: AtomicBool,
+    /// What the loop was asked last and has not answered yet. The client goes on with nothing before it is, not even with its end.
+    unanswered: Mutex<Option<(Ask, TopicPartitionList)>>,
+    /// The loop has ended: what is asked is answered at once.
+    leaving: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ask {
+    ToTake,
+    ToLetGo,
 }
 
 impl Group {
@@ -47,6 +55,7 @@ impl Group {
             topic: topic.to_owned(),
             events: Mutex::default(),
             pending: AtomicBool::new(false),
+            unanswered: Mutex::default(),
             leaving: AtomicBool::new(false),
         }
     }
@@ -66,6 +75,34 @@ impl Group {
     }
 }
 
+impl Group {
+    fn unanswered(&self) -> MutexGuard<'_, Option<(Ask, TopicPartitionList)>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loop has done what it was asked.
+    pub fn answered(&self) {
+        *self.unanswered() = None;
+    }
+
+    /// The loop has ended, maybe with something asked that it did not come to, or could not do.
+    pub fn leave(&self, consumer: &BaseConsumer<Self>) {
+        self.leaving.store(true, Relaxed);
+        if let Some((ask, partitions)) = self.unanswered().take() {
+            answer(consumer, ask, &partitions);
+        }
+    }
+}
+
+/// As the loop would have. Nobody reads any more: what is taken now goes with the client's end, what cannot be let go with the
+/// end of the session.
+fn answer(consumer: &BaseConsumer<Group>, ask: Ask, partitions: &TopicPartitionList) {
+    let _ = match ask {
+        Ask::ToTake => consumer.incremental_assign(partitions),
+        Ask::ToLetGo => consumer.incremental_unassign(partitions),
+    };
+}
+
 impl ClientContext for Group {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         super::log(level, facility, message);
@@ -83,17 +120,18 @@ impl ClientContext for Group {
 impl ConsumerContext for Group {
     /// Only notes what is asked: partitions are taken and let go by the loop, which knows what it has of them.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let ask = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Ask::ToTake,
+            _ => Ask::ToLetGo,
+        };
         if self.leaving.load(Relaxed) {
-            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-                // Nobody reads any more: what cannot be let go is let go by the end of the session.
-                let _ = consumer.incremental_unassign(partitions);
-            }
-            return;
+            return answer(consumer, ask, partitions);
         }
         let numbers = partitions.elements().iter().map(|element| element.partition()).collect();
-        self.push(match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assigned(numbers),
-            _ => Event::Revoked(numbers),
+        *self.unanswered() = Some((ask, partitions.clone()));
+        self.push(match ask {
+            Ask::ToTake => Event::Assigned(numbers),
+            Ask::ToLetGo => Event::Revoked(numbers),
         });
     }
 

@@ -62,6 +62,8 @@ struct Host {
     refused: AtomicU64,
     /// Messages that it stored.
     stored: AtomicU64,
+    /// Cannot take partitions over.
+    away: AtomicBool,
     /// Does not store what it was given when it lets partitions go.
     careless: AtomicBool,
 }
@@ -103,7 +105,7 @@ impl Counting for Host {
 
     fn take_over(&self, partitions: &[SourceId]) -> Result<(), String> {
         self.taken.lock().unwrap().extend(partitions);
-        Ok(())
+        if self.away.load(Relaxed) { Err("away".into()) } else { Ok(()) }
     }
 
     fn dedupe_ms(&self) -> Option<Millis> {
@@ -237,6 +239,19 @@ fn hosts_of_a_group_share_its_partitions() {
     assert_eq!(distinct(&second.taken), 12);
     assert_eq!((first.refused.load(Relaxed), second.refused.load(Relaxed)), (0, 0));
     also_running.stop();
+}
+
+/// Partitions that it was given and could not take do not keep it.
+#[test]
+fn a_host_without_its_store_can_stop() {
+    let settings = settings("stoppable");
+    topic::prepare(&settings).unwrap();
+    let host = Arc::new(Host::default());
+    host.away.store(true, Relaxed);
+    let running = start(&settings, &host);
+    until(|| distinct(&host.taken) == 12);
+    let stopping = std::thread::spawn(move || running.stop());
+    until(|| stopping.is_finished());
 }
 
 #[test]
