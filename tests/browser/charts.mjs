@@ -1,4 +1,6 @@
-// What a person does with one chart: asks why a point is what it is.
+// What a person does with charts: asks why a point is what it is, compares, shares out, saves, hangs them on a wall.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { assert, WAIT_MS } from "./page.mjs";
 
 const panel = (page) => page.p.locator(".explain");
@@ -83,6 +85,134 @@ export const chartChecks = [
       await page.p.keyboard.press("Escape");
       await page.p.mouse.move(5, 5);
       await page.p.evaluate(() => scrollTo(0, 0));
+    },
+  ],
+  [
+    "every chart is compared with yesterday, and the link says so",
+    async ({ page }) => {
+      await page.p.locator(".compare select").selectOption("day");
+      await page.wait("the link", () => page.search() === "?compare=day");
+      await page.wait("yesterday's line", async () => /before that maximum [^,]*\d/.test((await page.summary("events")) ?? ""));
+      const box = await page.p.locator("#chart-events .u-over").boundingBox();
+      await page.p.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+      const against = await page.p.locator("#chart-events .against").textContent({ timeout: WAIT_MS });
+      assert(/\d.* on yesterday/.test(against), against);
+      await page.p.evaluate(() => scrollTo(0, 0));
+    },
+    "compare",
+  ],
+  [
+    "of a time that nothing is known of it says that",
+    async ({ page }) => {
+      await page.p.locator(".compare select").selectOption("week");
+      await page.wait("the note", async () => (await page.p.locator("#chart-events .note").textContent()) === "nothing of last week");
+      await page.p.goBack();
+      await page.p.goBack();
+      await page.wait("no comparison", () => page.search() === "");
+      await page.p.mouse.move(5, 5);
+    },
+  ],
+  [
+    "a chart is saved as CSV and as a picture",
+    async ({ page }) => {
+      await page.p.locator(".split select").selectOption("device");
+      await page.wait("several series", async () => (await page.legend("events")).length > 1);
+      const names = await page.legend("events");
+      const text = (await saved(page, "events", "CSV", "csv")).toString();
+      const lines = text.split("\r\n");
+      assert(lines[0] === "time,device,value", lines[0]);
+      assert(/^\d{4}-\d\d-\d\dT\d\d:\d\d:00\.000Z,[a-z]*,\d+$/.test(lines[1]), lines[1]);
+      const devices = new Set(lines.slice(1, -1).map((l) => l.split(",")[1]));
+      assert(devices.size === names.length, `${[...devices]} of ${names}`);
+      const picture = await saved(page, "events", "PNG", "png");
+      assert(picture.subarray(1, 4).toString() === "PNG" && picture.readUInt32BE(16) === 960, "no picture");
+    },
+  ],
+  [
+    "split counts and sums are shown as shares of their total, others are not",
+    async ({ page }) => {
+      await page.p.locator(".share-button").click();
+      await page.wait("the link", () => page.search() === "?by=device&share=1");
+      const unit = (metric) => page.p.locator(`#chart-${metric} .unit`).textContent();
+      assert((await unit("events")) === "% of the total" && (await unit("active_users")) === "", "units");
+      await page.wait("shares", async () => (await page.summary("events")).includes("%"));
+      assert(!(await page.summary("active_users")).includes("%"), await page.summary("active_users"));
+      const shares = await page.p.$$eval("#chart-events .legend .value", (all) => all.map((v) => Number.parseFloat(v.textContent) || 0));
+      const sum = shares.reduce((a, b) => a + b, 0);
+      assert(Math.abs(sum - 100) < 1, `together ${sum} %: ${shares}`);
+      await page.p.evaluate(() => scrollTo(0, 0));
+    },
+    "share",
+  ],
+  [
+    "and Back shows their values again",
+    async ({ page }) => {
+      await page.p.goBack();
+      await page.p.goBack();
+      await page.wait("one series again", async () => page.search() === "" && (await page.legend("events")).length === 0);
+    },
+  ],
+];
+
+/** What the browser saves of a chart. */
+async function saved(page, metric, kind, ending) {
+  const chart = page.p.locator(`#chart-${metric}`);
+  await chart.scrollIntoViewIfNeeded();
+  await chart.hover();
+  await chart.locator(".download").click();
+  const [download] = await Promise.all([page.p.waitForEvent("download", { timeout: WAIT_MS }), page.p.locator(".menu-item", { hasText: kind }).click()]);
+  const name = download.suggestedFilename();
+  assert(new RegExp(`^${metric}_\\d{4}-\\d\\d-\\d\\dT\\d{4}Z_\\d{4}-\\d\\d-\\d\\dT\\d{4}Z\\.${ending}$`).test(name), name);
+  return readFile(await download.path());
+}
+
+let wall = null;
+
+/** Before a host is killed. */
+export const wallChecks = [
+  [
+    "on a wall everything is within the screen, dark, without controls",
+    async ({ page, context, host }) => {
+      wall = await context.newPage();
+      await wall.goto(`${host.url}/?wall`);
+      await wall.locator(".chart canvas").first().waitFor({ timeout: WAIT_MS });
+      const seen = await wall.evaluate(() => ({
+        theme: document.documentElement.dataset.theme,
+        beyond: document.documentElement.scrollHeight - innerHeight,
+        controls: [...document.querySelectorAll("button, select, input")].filter((b) => b.checkVisibility() && !b.matches(".card, .legend button")).map((b) => b.outerHTML),
+        tiles: [...document.querySelectorAll(".chart")].filter((c) => c.checkVisibility()).length,
+      }));
+      assert(seen.theme === "dark" && seen.beyond <= 0 && seen.controls.length === 0, JSON.stringify(seen));
+      const all = (await page.charts()).length;
+      assert(seen.tiles > 0 && seen.tiles < all, `${seen.tiles} of ${all} at once`);
+      const first = () => wall.$$eval(".chart", (all) => all.find((c) => c.checkVisibility())?.dataset.metric);
+      const before = await first();
+      await page.wait("others in turn", async () => (await first()) !== before);
+      for (const [size, viewport] of [["phone", { width: 390, height: 844 }], ["wide", { width: 1600, height: 1000 }]]) {
+        await wall.setViewportSize(viewport);
+        await wall.evaluate(async () => {
+          for (let i = 0; i < 4; i++) await new Promise(requestAnimationFrame);
+        });
+        await wall.screenshot({ path: join(page.out, `wall-${size}.png`) });
+      }
+    },
+  ],
+];
+
+/** When the host is there again. */
+export const wallAgainChecks = [
+  [
+    "so is the wall, and it says when the host started",
+    async ({ page }) => {
+      const state = () => wall.locator(".state-text").textContent();
+      await page.wait("live", async () => (await state()) === "Live", 40_000);
+      const number = wall.locator('.card[data-metric="events_rate"] .card-number');
+      const before = await number.textContent();
+      await page.wait("the number changes", async () => (await number.textContent()) !== before, 60_000);
+      await wall.keyboard.press("Escape");
+      await page.wait("the controls", () => wall.locator(".split select").isVisible());
+      await wall.close();
+      await page.wait("the mark of the start", async () => /; host started \S*\d\d:\d\d.*; host started/.test((await page.summary("events")) ?? ""));
     },
   ],
 ];

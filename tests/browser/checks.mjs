@@ -1,5 +1,5 @@
 // What a person would try, in the order they would. Each check is [name, what it does]; they share one page.
-import { chartChecks } from "./charts.mjs";
+import { chartChecks, wallAgainChecks, wallChecks } from "./charts.mjs";
 import { assert, WAIT_MS } from "./page.mjs";
 
 const BREAK = (text) => text.replace("[metrics]", "[metrics]\nbroken = \"count() whre type = 'purchase'\"\n# ");
@@ -161,6 +161,7 @@ export const checks = [
       await host.edit(ADD);
       await page.wait("its chart", async () => (await page.charts()).includes("purchases"));
       await page.wait("its numbers", async () => /last [^,]*\d/.test((await page.summary("purchases")) ?? ""), 90_000);
+      await page.wait("a mark on the time axis", async () => (await page.summary("events")).includes("; definitions r2: +purchases"));
       assert(await page.p.evaluate(() => window.sameVisit === true), "the page was loaded again");
     },
   ],
@@ -251,6 +252,7 @@ export const checks = [
       await page.p.keyboard.press("Escape");
     },
   ],
+  ...wallChecks,
   [
     "a killed host is told, and the page stays",
     async ({ page, host }) => {
@@ -271,6 +273,7 @@ export const checks = [
       await page.wait("the number changes", async () => (await number.textContent()) !== before, 60_000);
     },
   ],
+  ...wallAgainChecks,
   [
     "no script failed, nothing was asked of another host",
     async ({ page }) => {

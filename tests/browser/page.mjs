@@ -4,8 +4,10 @@ import { until } from "./until.mjs";
 export const WAIT_MS = 20_000;
 
 export class Page {
-  constructor(page, host) {
+  /** @param out where pictures go */
+  constructor(page, host, out) {
     this.p = page;
+    this.out = out;
     this.host = host;
     this.errors = [];
     this.foreign = [];

@@ -65,7 +65,7 @@ async function run(list, hostFlags) {
   try {
     await host.start();
     await until("the past is filled in", FILLED_MS_MAX, async () => (await host.get("/v1/status", READ)).lag_ms < LAG_MS_MAX);
-    const page = new Page(await context.newPage(), host);
+    const page = new Page(await context.newPage(), host, flags.out);
     for (const [name, check, picture] of list) {
       const begun = performance.now();
       try {

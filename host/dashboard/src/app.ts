@@ -1,6 +1,6 @@
 // Puts the page together and keeps it so: definitions make charts, the view says what they show, messages keep them alive.
 import { getDefinitions, getMetrics, getStatus } from "./api";
-import type { LiveMessage, Metric, MetricsAnswer } from "./contract";
+import type { DefinitionsAnswer, LiveMessage, Metric, MetricsAnswer } from "./contract";
 import { ongoing } from "./episodes";
 import { Feeds } from "./feeds";
 import { Hover } from "./hover";
@@ -18,6 +18,7 @@ import { Explain } from "./ui/explain";
 import { listenToKeys } from "./ui/keyboard";
 import { ListChart } from "./ui/list";
 import { emptyNotice, rejectedBanner, staleBanner, impairedBanner } from "./ui/notices";
+import { Wall } from "./ui/wall";
 import { formatView, parseView, type View } from "./view";
 
 const STATUS_MS = 10_000;
@@ -41,6 +42,7 @@ export class App {
   #headline = h("div", { class: "headline" });
   #grid = h("div", { class: "charts" });
   #main: HTMLElement;
+  #wall: Wall;
   #empty: HTMLElement | null = null;
   #statusFailures = 0;
   #statusTimer = 0;
@@ -59,10 +61,11 @@ export class App {
       anomalies: () => this.#showSide(!this.#sideOpen),
       definitions: () => this.#drawer.toggle(),
       keys: () => this.#keys.showModal(),
+      wall: () => this.#wall.enter(),
     });
-    this.#explain = new Explain(this.#page, () => {
-      for (const c of this.#charts.values()) c.changed();
-    });
+    this.#wall = new Wall(this.#page, this.#grid);
+    this.#bar.el.append(this.#wall.pages);
+    this.#explain = new Explain(this.#page, () => this.#redraw());
     this.#page.explain = (asked) => this.#explain.open(asked);
     this.#main = h("main", {}, this.#notices, this.#headline, this.#grid);
     const layout = h("div", { class: "layout" }, this.#main, this.#side.el);
@@ -80,6 +83,7 @@ export class App {
     const sideByDefault = (): void => this.#showSide(beside.matches && localStorage.getItem(SIDE_ITEM) !== "closed", false);
     beside.addEventListener("change", sideByDefault);
     sideByDefault();
+    this.#wall.follow();
     this.#theme();
   }
 
@@ -90,7 +94,9 @@ export class App {
       filters: () => this.#bar.openFilters(),
       anomalies: () => this.#showSide(!this.#sideOpen),
       definitions: () => this.#drawer.toggle(),
+      wall: () => (this.#page.view.wall ? this.#wall.leave() : this.#wall.enter()),
       escape: () => {
+        if (this.#page.view.wall) this.#wall.leave();
         this.#bar.sheet(false);
         this.#explain.close();
         if (!matchMedia(SIDE_BY_ITSELF).matches) this.#showSide(false);
@@ -151,6 +157,7 @@ export class App {
     // Which metrics are of one chart may be another thing now.
     for (const c of this.#charts.values()) c.follow();
     this.#bar.follow();
+    this.#wall.lay();
     void this.#side.follow();
     return true;
   }
@@ -162,8 +169,19 @@ export class App {
   async #checkDefinitions(): Promise<void> {
     const d = await getDefinitions().catch(() => null);
     if (!d) return;
+    this.#definedAs(d);
     this.#page.rejected = d.last.outcome === "rejected" ? { at: d.last.at, diagnostics: d.last.diagnostics } : null;
     this.#notice();
+  }
+
+  /** A mark on every time axis. Before the host's start is known nothing can be said: then it is asked again. */
+  #definedAs(d: DefinitionsAnswer): void {
+    const { status, happenings } = this.#page;
+    if (status && happenings.defined(d, status.started_at)) this.#redraw();
+  }
+
+  #redraw(): void {
+    for (const c of this.#charts.values()) c.changed();
   }
 
   #message(m: LiveMessage): void {
@@ -190,6 +208,7 @@ export class App {
     if (rejected) return;
     await this.#reloadCatalog();
     this.#page.feeds.retryFailed();
+    void this.#checkDefinitions();
   }
 
   #up(): void {
@@ -218,6 +237,10 @@ export class App {
       this.#page.status = status;
       this.#statusFailures = 0;
       setHostNow(status.now);
+      if (this.#page.happenings.started(status)) {
+        this.#redraw();
+        void this.#checkDefinitions();
+      }
       if (this.#page.connection.up) this.#page.connection.heardAt = now();
       else this.#live.retryNow();
       this.#notice();
@@ -249,7 +272,7 @@ export class App {
     const minute = Math.floor(now() / MINUTE);
     if (minute === this.#minute || document.hidden || this.#page.connection.downSince) return;
     this.#minute = minute;
-    for (const c of this.#charts.values()) c.changed();
+    this.#redraw();
     this.#side.changed();
   }
 
@@ -272,11 +295,13 @@ export class App {
     const old = this.#page.view;
     this.#page.view = view;
     this.#page.release();
-    if (view.theme !== old.theme) this.#theme();
+    this.#wall.follow();
+    if (view.theme !== old.theme || view.wall !== old.wall) this.#theme();
     this.#bar.follow();
     await this.#splitValues();
     for (const c of this.#charts.values()) c.follow();
     for (const c of this.#cards.values()) c.follow();
+    this.#wall.lay();
     void this.#side.follow();
   }
 

@@ -2,9 +2,11 @@
 import { getDimension } from "./api";
 import type { Diagnostic, Metric, MetricsAnswer, Status } from "./contract";
 import type { Feeds, FeedSpec } from "./feeds";
+import { Happenings } from "./happenings";
 import type { Hover } from "./hover";
 import { listStep } from "./lists";
 import { Places, type Scheme } from "./palette";
+import { addsUp } from "./shares";
 import { now } from "./time";
 import { applicable, rangeMs, stepFor, windowAt, type View } from "./view";
 
@@ -46,6 +48,7 @@ export class Page {
   /** Since when and why the numbers are not brought up to date. */
   stale: { since: number; reason: string } | null = null;
   connection: Connection = { up: false, heardAt: now(), downSince: 0 };
+  readonly happenings = new Happenings();
   readonly places = new Places();
   readonly feeds: Feeds;
   readonly hover: Hover;
@@ -70,6 +73,7 @@ export class Page {
   }
 
   get scheme(): Scheme {
+    if (this.view.wall) return "dark";
     if (this.view.theme !== "system") return this.view.theme;
     return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   }
@@ -109,6 +113,12 @@ export class Page {
   chartSpec(metric: Metric): FeedSpec {
     const { where, by } = applicable(this.view, metric.dimensions);
     return this.#spec(metric, by, this.#narrowed(by, where));
+  }
+
+  /** Of all values of the split together, those that are not drawn included; `null` where the metric is not shown as shares. */
+  totalSpec(metric: Metric): FeedSpec | null {
+    const { where, by } = applicable(this.view, metric.dimensions);
+    return this.view.share && by.length && addsUp(metric) ? this.#spec(metric, [], where) : null;
   }
 
   /** The total of a metric whose value is a list, filtered, at steps that are long enough to say something. */

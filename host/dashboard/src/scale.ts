@@ -14,6 +14,18 @@ export function valueRange(low: number | null, high: number | null, fromZero: bo
   return [min >= 0 ? Math.max(0, min - room) : min - room, max + room];
 }
 
+/** The least and the most of columns and of what is known already. */
+export function extremes(columns: (number | null)[][], low: number | null, high: number | null): [number | null, number | null] {
+  for (const column of columns) {
+    for (const v of column) {
+      if (v === null) continue;
+      if (low === null || v < low) low = v;
+      if (high === null || v > high) high = v;
+    }
+  }
+  return [low, high];
+}
+
 /** A tick of the time axis: the date where a day begins, else the time. */
 export function timeLabel(t: number, incrementMs: number): string {
   const d = new Date(t);

@@ -65,6 +65,12 @@ export function covered(t: number, stepMs: number, windowMs: number): string {
   return `${duration(Math.max(stepMs, windowMs))} to ${nearTime(t + stepMs)}`;
 }
 
+/** A stretch of time widened to whole minutes, two at least. */
+export function wholeMinutes(from: number, to: number): { from: number; to: number } {
+  const start = Math.floor(from / MINUTE) * MINUTE;
+  return { from: start, to: Math.max(start + 2 * MINUTE, Math.ceil(to / MINUTE) * MINUTE) };
+}
+
 /** `UTC`, `UTC+1`, `UTC+5:30` for the browser's zone at that time. */
 export function zoneName(t: number = now()): string {
   const minutes = -new Date(t).getTimezoneOffset();

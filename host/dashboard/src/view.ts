@@ -6,22 +6,38 @@ export const RANGES = ["1h", "6h", "24h", "7d", "30d"] as const;
 export type Range = (typeof RANGES)[number];
 export type Theme = "light" | "dark" | "system";
 
+/** What charts are compared with. */
+export const COMPARISONS = ["day", "week"] as const;
+export type Comparison = (typeof COMPARISONS)[number];
+
 export interface View {
   range: Range;
   /** A chosen piece of time, instead of the range that ends now. */
   span: { from: number; to: number } | null;
   where: Where;
   by: string | null;
+  /** Counts and sums that are split, as shares of their total. */
+  share: boolean;
+  /** Drawn as faint lines behind the others. */
+  compare: Comparison | null;
   theme: Theme;
+  /** Without controls, dark, everything within the screen. */
+  wall: boolean;
 }
 
-export const DEFAULT_VIEW: View = { range: "24h", span: null, where: {}, by: null, theme: "system" };
+export const DEFAULT_VIEW: View = { range: "24h", span: null, where: {}, by: null, share: false, compare: null, theme: "system", wall: false };
 
 const RANGE_MS: Record<Range, number> = { "1h": HOUR, "6h": 6 * HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY };
+const COMPARED: Record<Comparison, { ms: number; name: string }> = { day: { ms: DAY, name: "yesterday" }, week: { ms: 7 * DAY, name: "last week" } };
 const FILTER = "where.";
 
 export function rangeMs(range: Range): number {
   return RANGE_MS[range];
+}
+
+/** How long before, and how people call it. */
+export function compared(c: Comparison): { ms: number; name: string } {
+  return COMPARED[c];
 }
 
 /** The step at which a chart of that length is drawn: at most about 1,500 points. */
@@ -71,6 +87,7 @@ export function parseView(search: string): View {
   let to = Number.NaN;
   for (const part of search.replace(/^\?/, "").split("&")) {
     const cut = part.indexOf("=");
+    if (part === "wall" || part === "wall=1") view.wall = true;
     if (cut < 0) continue;
     const name = decode(part.slice(0, cut));
     const raw = part.slice(cut + 1);
@@ -78,6 +95,8 @@ export function parseView(search: string): View {
     else if (name === "from") from = readTime(decode(raw));
     else if (name === "to") to = readTime(decode(raw));
     else if (name === "by" && raw) view.by = decode(raw);
+    else if (name === "share" && raw === "1") view.share = true;
+    else if (name === "compare" && (COMPARISONS as readonly string[]).includes(raw)) view.compare = raw as Comparison;
     else if (name === "theme" && (raw === "light" || raw === "dark")) view.theme = raw;
     else if (name.startsWith(FILTER)) {
       const values = raw.split(",").map(decode);
@@ -98,7 +117,10 @@ export function formatView(view: View): string {
     if (values.length) parts.push(`${encodeURIComponent(FILTER + name)}=${values.map(encodeURIComponent).join(",")}`);
   }
   if (view.by) parts.push(`by=${encodeURIComponent(view.by)}`);
+  if (view.share) parts.push("share=1");
+  if (view.compare) parts.push(`compare=${view.compare}`);
   if (view.theme !== "system") parts.push(`theme=${view.theme}`);
+  if (view.wall) parts.push("wall=1");
   return parts.length ? `?${parts.join("&")}` : "";
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Expectation } from "../src/contract";
-import { lonely, runs, timeLabel, valueRange } from "../src/scale";
+import { extremes, lonely, runs, timeLabel, valueRange } from "../src/scale";
 
 test.each([
   ["counts begin at zero", 50, 100, true, [0, 108]],
@@ -35,3 +35,10 @@ test("points without neighbours", () => {
   expect(lonely([1, null, 2, 3, null, 4, null, null, 5])).toEqual([0, 5, 8]);
   expect(lonely([null, undefined])).toEqual([]);
 });
+
+test.each([
+  [[[1, null, 7], [3]], 2, 5, [1, 7]],
+  [[[null]], null, null, [null, null]],
+  [[], 2, 5, [2, 5]],
+  [[[-4]], null, null, [-4, -4]],
+])("extremes of columns and of what is known %#", (columns, low, high, want) => expect(extremes(columns, low, high)).toEqual(want));

@@ -11,13 +11,16 @@ test.each([
   [view({ where: { device: ["mobile"], country: ["US", "DE"] } }), "?where.country=US,DE&where.device=mobile"],
   [view({ where: { city: ["Paris, TX", ""] } }), "?where.city=Paris%2C%20TX,"],
   [view({ by: "country", theme: "dark" }), "?by=country&theme=dark"],
+  [view({ wall: true, range: "6h" }), "?range=6h&wall=1"],
+  [view({ compare: "week" }), "?compare=week"],
+  [view({ by: "device", share: true, compare: "day" }), "?by=device&share=1&compare=day"],
   [view({ where: { "a=b&c": ["x+y"] } }), "?where.a%3Db%26c=x%2By"],
 ])("a view and its link %#", (v, search) => {
   expect(formatView(v)).toBe(search);
   expect(parseView(search)).toEqual(v);
 });
 
-test.each(["?range=2h", "?theme=blue", "?from=never&to=2026-11-24T13:30Z", "?from=2026-11-24T13:30Z&to=2026-11-24T12:00Z", "?by=", "?x", "?%E0=1"])(
+test.each(["?range=2h", "?theme=blue", "?compare=year", "?share=0", "?from=never&to=2026-11-24T13:30Z", "?from=2026-11-24T13:30Z&to=2026-11-24T12:00Z", "?by=", "?x", "?%E0=1"])(
   "%s is the default view",
   (search) => expect(parseView(search)).toEqual(view({})),
 );
@@ -42,3 +45,5 @@ test("a metric follows what it has dimensions for", () => {
   expect(applicable(v, ["country"])).toEqual({ where: { country: ["US"] }, by: [], ignored: ["device"] });
   expect(applicable(v, ["country", "device"])).toEqual({ where: v.where, by: ["device"], ignored: [] });
 });
+
+test("a wall is asked for with or without a value", () => expect(parseView("?wall")).toEqual(parseView("?wall=1")));

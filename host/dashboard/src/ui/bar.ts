@@ -1,7 +1,8 @@
 // The one line at the top: what is looked at and how the host is. On a phone the controls are in a sheet.
+import { valueText } from "../format";
 import type { Page } from "../page";
 import { clockTime, duration, now, spanText, toInput, zoneName } from "../time";
-import { RANGES, windowAt, type Range } from "../view";
+import { compared, COMPARISONS, RANGES, windowAt, type Range, type View } from "../view";
 import { h, icon, ICONS, setText } from "./dom";
 import { chips, filterPanel } from "./filters";
 import { closePopover, popover } from "./popover";
@@ -14,6 +15,7 @@ export interface BarActions {
   anomalies(): void;
   definitions(): void;
   keys(): void;
+  wall(): void;
 }
 
 export class Bar {
@@ -28,8 +30,12 @@ export class Bar {
   #chips = h("div", { class: "chips" });
   #add = h("button", { class: "button quiet-button add-filter", "aria-haspopup": "dialog", "aria-keyshortcuts": "/", title: "Filter (/)" }, icon(ICONS.plus), "Filter");
   #split = h("select", { "aria-label": "Split by" });
+  #share = h("button", { class: "button share-button", title: "Counts and sums as shares of their total (%)" }, "Share");
+  #compare = h("select", { "aria-label": "Compare with" });
   #anomalies = h("button", { class: "button quiet-button", title: "Anomalies (a)" });
   #definitions = h("button", { class: "button quiet-button definitions", title: "Definitions, plugins, rejected events (d)" });
+  #wall = h("button", { class: "button icon-button wall-button", "aria-label": "For a wall: full screen", title: "For a wall: full screen (w)" }, icon(ICONS.wall));
+  #wallWords = h("div", { class: "wall-words" });
   #theme = h("button", { class: "button icon-button theme" });
   #sheetDefinitions = h("button", { class: "button" }, "Definitions");
   #sheetTheme = h("button", { class: "button" });
@@ -43,7 +49,9 @@ export class Bar {
       { class: "controls" },
       h("div", { class: "when-controls" }, this.#ranges, this.#chosen, this.#zone),
       h("div", { class: "filters", role: "group", "aria-label": "Filters" }, this.#chips, this.#add),
-      h("label", { class: "split" }, h("span", {}, "Split by"), this.#split),
+      h("label", { class: "choice split" }, h("span", {}, "Split by"), this.#split),
+      this.#share,
+      h("label", { class: "choice compare" }, h("span", {}, "Compare with"), this.#compare),
       h("div", { class: "sheet-end" }, this.#sheetDefinitions, this.#sheetTheme),
     );
     this.el = h(
@@ -52,14 +60,19 @@ export class Bar {
       h("h1", { class: "brand" }, h("a", { href: "/" }, "Tidemark")),
       h("div", { class: "state", role: "status" }, this.#dot, this.#state, this.#heard),
       controls,
-      h("div", { class: "bar-end" }, this.#anomalies, this.#definitions, this.#theme, this.#sheetButton),
+      this.#wallWords,
+      h("div", { class: "bar-end" }, this.#anomalies, this.#definitions, this.#wall, this.#theme, this.#sheetButton),
     );
     for (const r of RANGES) this.#ranges.append(h("button", { "data-range": r, onclick: () => page.navigate({ range: r, span: null }) }, RANGE_NAMES[r]));
     this.#chosen.addEventListener("click", () => this.#choose());
     this.#add.addEventListener("click", () => this.openFilters());
     this.#split.addEventListener("change", () => page.navigate({ by: this.#split.value || null }));
+    this.#share.addEventListener("click", () => page.navigate({ share: !page.view.share }));
+    this.#compare.append(h("option", { value: "" }, "nothing"), ...COMPARISONS.map((c) => h("option", { value: c }, compared(c).name)));
+    this.#compare.addEventListener("change", () => page.navigate({ compare: (this.#compare.value || null) as View["compare"] }));
     this.#anomalies.addEventListener("click", actions.anomalies);
     this.#definitions.addEventListener("click", actions.definitions);
+    this.#wall.addEventListener("click", actions.wall);
     this.#sheetDefinitions.addEventListener("click", actions.definitions);
     for (const b of [this.#theme, this.#sheetTheme]) {
       b.addEventListener("click", () => page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false));
@@ -102,6 +115,14 @@ export class Bar {
     }
     this.#split.value = view.by ?? "";
     this.#split.classList.toggle("set", view.by !== null);
+    this.#share.hidden = view.by === null;
+    this.#share.setAttribute("aria-pressed", String(view.share));
+    this.#compare.value = view.compare ?? "";
+    this.#compare.classList.toggle("set", view.compare !== null);
+    const filters = Object.entries(view.where).map(([name, values]) => `${name}: ${values.map(valueText).join(", ")}`);
+    const words = [view.span ? spanText(view.span.from, view.span.to) : `last ${RANGE_NAMES[view.range]}`, ...filters];
+    if (view.compare) words.push(`faint: ${compared(view.compare).name}`);
+    setText(this.#wallWords, words.join(" · "));
     const dark = this.#page.scheme === "dark";
     this.#theme.replaceChildren(icon(dark ? ICONS.light : ICONS.dark));
     const other = dark ? "Light colours" : "Dark colours";

@@ -39,6 +39,8 @@ export const ICONS = {
   light: "M8 5a3 3 0 100 6 3 3 0 000-6M8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3 3l1 1M12 12l1 1M3 13l1-1M12 4l1-1",
   dark: "M13 9.5A5.5 5.5 0 016.5 3 5.5 5.5 0 1013 9.5",
   tune: "M2 5h7M13 5h1M2 11h1M7 11h7M11 3.5v3M5 9.5v3",
+  download: "M8 2.5v7.5M4.5 7L8 10.5 11.5 7M3 13.5h10",
+  wall: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10",
   chevron: "M4 6l4 4 4-4",
 } as const;
 

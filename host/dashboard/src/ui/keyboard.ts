@@ -1,11 +1,12 @@
 // The page's own keys. Those of a chart in focus are the chart's.
 import type { Page } from "../page";
-import { RANGES } from "../view";
+import { COMPARISONS, RANGES } from "../view";
 
 export interface KeyActions {
   filters(): void;
   anomalies(): void;
   definitions(): void;
+  wall(): void;
   help(): void;
   escape(): void;
 }
@@ -20,10 +21,13 @@ export function listenToKeys(page: Page, actions: KeyActions): void {
     else if (e.key === "/") actions.filters();
     else if (e.key === "a") actions.anomalies();
     else if (e.key === "d") actions.definitions();
+    else if (e.key === "w") actions.wall();
     else if (e.key === "?") actions.help();
     else if (e.key === "z") page.zoomOut();
     else if (e.key === "t") page.navigate({ theme: page.scheme === "dark" ? "light" : "dark" }, false);
     else if (e.key === "s") page.navigate({ by: nextSplit(page) });
+    else if (e.key === "%") page.navigate({ share: !page.view.share });
+    else if (e.key === "c") page.navigate({ compare: next([null, ...COMPARISONS], page.view.compare) });
     else if (e.key === "Escape") actions.escape();
     else return;
     e.preventDefault();
@@ -31,6 +35,9 @@ export function listenToKeys(page: Page, actions: KeyActions): void {
 }
 
 function nextSplit(page: Page): string | null {
-  const all = [null, ...page.catalog.dimensions.map((d) => d.name)];
-  return all[(all.indexOf(page.view.by) + 1) % all.length] ?? null;
+  return next([null, ...page.catalog.dimensions.map((d) => d.name)], page.view.by);
+}
+
+function next<T>(all: T[], now: T): T {
+  return all[(all.indexOf(now) + 1) % all.length]!;
 }

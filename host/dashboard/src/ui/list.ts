@@ -7,9 +7,11 @@ import type { Feed } from "../feeds";
 import { asCounts, asTop, covers, ranked, shownAt, stages } from "../lists";
 import type { Page } from "../page";
 import type { Line } from "../series";
+import { csv, fileName } from "../table";
 import { duration, nearTime } from "../time";
 import { applicable } from "../view";
 import { h, setText, svg } from "./dom";
+import { downloadButton, saveText } from "./download";
 
 const ROWS_MAX = 10;
 const BARS = 24;
@@ -34,10 +36,11 @@ export class ListChart {
   constructor(page: Page, metric: Metric) {
     this.#page = page;
     this.metric = metric;
+    const download = downloadButton(() => metric.title, [{ kind: "CSV", what: "the list shown", save: () => this.#saveTable() }]);
     this.el = h(
       "section",
       { class: "chart list", id: `chart-${metric.name}`, "data-metric": metric.name },
-      h("header", {}, h("div", { class: "chart-title" }, this.#title, this.#note), this.#readout),
+      h("header", {}, h("div", { class: "chart-title" }, this.#title, this.#note, download), this.#readout),
       this.#body,
       this.#message,
     );
@@ -161,6 +164,20 @@ export class ListChart {
     const most = asTop(line.points.find((p) => p[0] === t)?.[1])[0]?.[0];
     const caption = `${this.metric.title}, most frequent first${most === undefined ? "" : `: ${most}`}`;
     return h("table", { class: "top" }, h("caption", { class: "unseen" }, caption), h("tbody", {}, ...rows), foot);
+  }
+
+  #saveTable(): void {
+    const book = this.#feed?.feed.book;
+    const line = book?.lines[0];
+    const t = book && line ? shownAt(book, line, this.#page.hover.t) : null;
+    if (!book || !line || t === null) return;
+    const value = line.points.find((p) => p[0] === t)?.[1];
+    const time = new Date(t).toISOString();
+    const table =
+      this.metric.value === "funnel"
+        ? { head: ["time", "step", "keys", "of_step_before", "of_first"], rows: stages(asCounts(value), this.metric.steps ?? []).map((s) => [time, s.name, s.count, s.ofBefore, s.ofFirst]) }
+        : { head: ["time", "value", "count"], rows: asTop(value).map(([v, count]) => [time, v, count]) };
+    saveText(fileName(this.metric.name, { from: t, to: t + book.stepMs }, "csv"), csv(table));
   }
 
   #say(text: string): void {

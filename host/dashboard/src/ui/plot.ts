@@ -3,13 +3,15 @@ import uPlot from "uplot";
 import type { Anomaly, Expectation } from "../contract";
 import { tick, type Figure } from "../format";
 import type { Stroke } from "../palette";
-import { lonely, runs, timeLabel, valueRange } from "../scale";
+import { extremes, lonely, runs, timeLabel, valueRange } from "../scale";
 
 export interface PlotLine extends Stroke {
   name: string;
   anomalies: Anomaly[];
   band: Expectation[];
   column: (number | null)[];
+  /** What the line was some time before, in the same columns. */
+  past: (number | null)[] | null;
 }
 
 export interface PlotModel {
@@ -22,6 +24,8 @@ export interface PlotModel {
   provisionalFrom: number;
   /** Times that something is to be said of. */
   marks: Mark[];
+  /** Times of which the readout says something: small marks on the axis. */
+  happenings: Mark[];
   /** The point that somebody asked about. */
   asked: number | null;
   window: { from: number; to: number };
@@ -50,21 +54,25 @@ interface Ink {
   ground: string;
   accent: string;
   font: string;
+  /** Of the font, in CSS pixels. */
+  size: number;
 }
 
 function ink(): Ink {
-  const css = getComputedStyle(document.documentElement);
+  const css = getComputedStyle(document.body);
   const v = (name: string): string => css.getPropertyValue(name).trim();
-  return { text: v("--text-2"), grid: v("--grid"), bad: v("--bad"), ground: v("--ground"), accent: v("--accent"), font: `12px ${v("--font")}` };
+  return { text: v("--text-2"), grid: v("--grid"), bad: v("--bad"), ground: v("--ground"), accent: v("--accent"), font: `${v("--plot-size")} ${v("--font")}`, size: Number.parseFloat(v("--plot-size")) };
 }
 
-const AXIS_WIDTH_PX = 56;
+const AXIS_WIDTH_EM = 56 / 12; // the room at the left holds `$100k`
+const AXIS_MARK_PX = 4;
 const DRAG_PX_MIN = 8;
 const DOUBLE_CLICK_MS = 300;
 const PADDING_RIGHT_PX = 12;
 const LABEL_HALF_PX = 20; // half of a time's width: one that would be cut off at the edge is left out
 const BAND_ALPHA = "1f";
 const ODD_BAND_ALPHA = "2e";
+const PAST_ALPHA = "73";
 const PROVISIONAL_ALPHA = "59"; // of 255: what can still change is lighter
 
 export class Plot {
@@ -140,11 +148,11 @@ export class Plot {
         y: { range: (_u, low, high) => this.#rangeY(low, high) },
       },
       axes: [
-        { ...axis, grid: { show: false }, size: 26, gap: 6, space: 88, values: (u, at, _i, _space, incr) => at.map((t) => (fits(u, t) ? timeLabel(t, incr) : null)) },
+        { ...axis, grid: { show: false }, size: 14 + this.#ink.size, gap: 6, space: 88, values: (u, at, _i, _space, incr) => at.map((t) => (fits(u, t) ? timeLabel(t, incr) : null)) },
         {
           ...axis,
           grid: { stroke: this.#ink.grid, width: 1 },
-          size: AXIS_WIDTH_PX,
+          size: AXIS_WIDTH_EM * this.#ink.size,
           gap: 8,
           space: 32,
           values: (_u, at) => at.map((v) => (v === null ? null : tick(v, this.model.figure))),
@@ -207,7 +215,10 @@ export class Plot {
   }
 
   #rangeY(low: number | null, high: number | null): [number, number] {
-    if (!this.#holdY || !this.#yHeld) this.#yHeld = valueRange(low, high, this.model.fromZero);
+    if (!this.#holdY || !this.#yHeld) {
+      const [least, most] = extremes(this.model.lines.flatMap((l) => (l.past ? [l.past] : [])), low, high);
+      this.#yHeld = valueRange(least, most, this.model.fromZero);
+    }
     return this.#yHeld;
   }
 
@@ -237,6 +248,7 @@ export class Plot {
       ctx.fillStyle = line.colour + (alone ? BAND_ALPHA : ODD_BAND_ALPHA);
       for (const run of runs(band, this.model.window, this.model.stepMs)) this.#band(u, run);
     }
+    for (const l of this.model.lines) if (l.past) this.#past(u, l.past, l.colour + PAST_ALPHA);
     if (this.model.asked !== null) {
       ctx.strokeStyle = this.#ink.accent;
       ctx.lineWidth = devicePixelRatio;
@@ -246,7 +258,7 @@ export class Plot {
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.lineWidth = devicePixelRatio;
     ctx.fillStyle = this.#ink.text;
-    ctx.font = this.#ink.font.replace("12px", `${12 * devicePixelRatio}px`);
+    ctx.font = this.#ink.font.replace(`${this.#ink.size}px`, `${this.#ink.size * devicePixelRatio}px`);
     ctx.textBaseline = "top";
     for (const { t, text } of this.model.marks) {
       if (t < this.model.window.from || t > this.model.window.to) continue;
@@ -255,7 +267,37 @@ export class Plot {
       ctx.textAlign = left ? "left" : "right";
       ctx.fillText(text, x + (left ? 4 : -4) * devicePixelRatio, u.bbox.top);
     }
+    ctx.fillStyle = this.#ink.text;
+    for (const { t } of this.model.happenings) this.#onAxis(u, t);
     ctx.restore();
+  }
+
+  #onAxis(u: uPlot, t: number): void {
+    const { ctx, bbox } = u;
+    const [x, y, r] = [u.valToPos(t, "x", true), bbox.top + bbox.height, AXIS_MARK_PX * devicePixelRatio];
+    ctx.beginPath();
+    ctx.moveTo(x - r, y);
+    ctx.lineTo(x, y - 1.5 * r);
+    ctx.lineTo(x + r, y);
+    ctx.fill();
+  }
+
+  #past(u: uPlot, column: (number | null)[], colour: string): void {
+    const { ctx } = u;
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = devicePixelRatio;
+    ctx.lineJoin = "round";
+    ctx.beginPath();
+    let down = false;
+    column.forEach((v, i) => {
+      if (v !== null) {
+        const [x, y] = [u.valToPos(this.model.times[i]!, "x", true), u.valToPos(v, "y", true)];
+        if (down) ctx.lineTo(x, y);
+        else ctx.moveTo(x, y);
+      }
+      down = v !== null;
+    });
+    ctx.stroke();
   }
 
   #band(u: uPlot, run: Expectation[]): void {
