@@ -55,6 +55,7 @@ pub struct Seen {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delta {
+    pub prev: u64,
     pub seq: u64,
     /// When it had come, by this machine's clock.
     pub at: Millis,
@@ -174,10 +175,10 @@ fn take(message: &Message, held: &mut Held, seen: &mut Seen) -> Result<Option<bo
         if prev != Some(held.seq) {
             bail!("a gap: {} was known, {prev:?} is said to come before {head}", held.seq);
         }
-        held.seq = seq()?;
+        let prev = std::mem::replace(&mut held.seq, seq()?);
         if !seen.watched {
             seen.delta_bytes += text.len() as u64;
-            seen.deltas.push(Delta { seq: held.seq, at: Clock::System.now() });
+            seen.deltas.push(Delta { prev, seq: held.seq, at: Clock::System.now() });
         }
         return Ok(Some(true));
     }

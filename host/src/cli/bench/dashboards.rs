@@ -3,21 +3,22 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, interval, sleep};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
-use super::dashboard::{Back, Dashboard, Delta, Phase, STORM, Seen};
+use super::dashboard::{Back, Dashboard, Phase, STORM, Seen};
 use super::percentiles::Percentiles;
+use super::refreshes::{Refresh, Refreshes, refresh_of};
 use super::subscriptions::subscriptions;
-use super::target::{Http, Target};
+use super::target::Target;
 use super::{Format, duration};
 use crate::time::{Clock, Millis};
 
@@ -25,13 +26,8 @@ use crate::time::{Clock, Millis};
 const OPENING_MAX: usize = 100;
 /// Open files of this process besides.
 const FILES_BESIDES: u64 = 100;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What was sent at the end of the span has arrived after so long.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Clocks that differ by less are taken for one.
-const SAME_CLOCK_MS: Millis = 500;
-/// Refreshes so near each other are one, seen twice by clocks that differ.
-const SAME_REFRESH_MS: Millis = 5;
 const RESIDENT: &str = "process_resident_memory_bytes";
 
 /// Open many live connections and measure when what changed reaches them.
@@ -92,20 +88,6 @@ struct Storm {
     back_ms: Percentiles,
 }
 
-/// When the host began to bring dashboards up to date, by this machine's clock, and how far the store was.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Refresh {
-    at: Millis,
-    seq: u64,
-}
-
-#[derive(Deserialize)]
-struct Status {
-    now: Millis,
-    refreshed_at: Millis,
-    refreshed_seq: u64,
-}
-
 pub async fn run(arguments: Arguments, files: u64) -> Result<ExitCode> {
     let Arguments { connections, lasts, .. } = arguments;
     ensure!(connections > 0 && arguments.subscriptions > 0, "--connections, --subscriptions: at least one");
@@ -118,7 +100,7 @@ pub async fn run(arguments: Arguments, files: u64) -> Result<ExitCode> {
     }
     let before = target.http().await?.metric(RESIDENT).await?;
     let mut crowd = Crowd::open(&target, &asked, connections).await?;
-    let refreshes = Refreshes::watch(target.http().await?);
+    let refreshes = Refreshes::watch(target.clone())?;
     let from = Clock::System.now();
     sleep(lasts).await;
     let until = Clock::System.now();
@@ -127,7 +109,7 @@ pub async fn run(arguments: Arguments, files: u64) -> Result<ExitCode> {
     sleep(SETTLE).await;
     let stormed = if arguments.storm { Some(crowd.storm().await?) } else { None };
     let seen = crowd.end().await?;
-    let (span, refreshes) = (from..until, refreshes.found());
+    let (span, refreshes) = (from..until, refreshes.found().await);
     let memory = before.zip(after).map(|(before, after)| (after - before) / connections as f64);
     let report = report(&seen, asked.len(), &span, &refreshes, memory, stormed);
     match arguments.format {
@@ -194,54 +176,14 @@ impl Crowd {
     }
 }
 
-/// Looks at the host's status until it is asked what it has found.
-struct Refreshes {
-    found: Arc<Mutex<Vec<Refresh>>>,
-    task: JoinHandle<()>,
-}
-
-impl Refreshes {
-    fn watch(mut http: Http) -> Self {
-        let found = Arc::new(Mutex::default());
-        let finds: Arc<Mutex<Vec<Refresh>>> = found.clone();
-        let task = tokio::spawn(async move {
-            let mut every = interval(LOOK_EVERY);
-            loop {
-                every.tick().await;
-                let asked = Clock::System.now();
-                // A look that fails is one look less.
-                let Ok(status) = http.get_json::<Status>("/v1/status").await else { continue };
-                let ahead = status.now - (asked + Clock::System.now()) / 2;
-                // On one machine the clocks are the same, and what differs is how long the answer took.
-                let ahead = if ahead.abs() < SAME_CLOCK_MS { 0 } else { ahead };
-                let refresh = Refresh { at: status.refreshed_at - ahead, seq: status.refreshed_seq };
-                let mut found = finds.lock().unwrap_or_else(PoisonError::into_inner);
-                if status.refreshed_at > 0 && found.last().is_none_or(|last| refresh.at - last.at >= SAME_REFRESH_MS) {
-                    found.push(refresh);
-                }
-            }
-        });
-        Self { found, task }
-    }
-
-    fn found(self) -> Vec<Refresh> {
-        self.task.abort();
-        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// What a refresh had to say about a subscription; equal for all who have it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Told {
     subscription: usize,
+    prev: u64,
     seq: u64,
     /// Where only time has passed the change number is the same once more.
     again: u32,
-}
-
-/// The refresh that made a delta: it began before the frame came, when the store was no further than the frame.
-fn refresh_of(refreshes: &[Refresh], delta: Delta) -> Option<usize> {
-    refreshes.iter().rposition(|refresh| refresh.seq <= delta.seq && refresh.at <= delta.at)
 }
 
 fn report(
@@ -256,8 +198,9 @@ fn report(
     for (number, seen) in seen {
         let mut before: Option<Told> = None;
         for delta in &seen.deltas {
-            let again = before.filter(|before| before.seq == delta.seq).map_or(0, |before| before.again + 1);
-            let this = Told { subscription: number % subscriptions, seq: delta.seq, again };
+            let same = before.filter(|before| (before.prev, before.seq) == (delta.prev, delta.seq));
+            let again = same.map_or(0, |before| before.again + 1);
+            let this = Told { subscription: number % subscriptions, prev: delta.prev, seq: delta.seq, again };
             told.entry(this).or_default().push(delta.at);
             before = Some(this);
         }
@@ -266,7 +209,7 @@ fn report(
     let (mut delivered, mut missed) = (Vec::new(), 0);
     for (told, arrivals) in told {
         let first = arrivals.iter().min().copied().unwrap_or_default();
-        let refresh = refresh_of(refreshes, Delta { seq: told.seq, at: first }).map(|refresh| refreshes[refresh].at);
+        let refresh = refresh_of(refreshes, told.seq, first).map(|refresh| refreshes[refresh].at);
         let Some(began) = refresh.filter(|began| span.contains(began)) else { continue };
         missed += with(told.subscription).saturating_sub(arrivals.len());
         delivered.extend(arrivals.iter().map(|at| (at - began) as f64));
@@ -330,35 +273,36 @@ fn print(report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::dashboard::Delta;
 
     const REFRESHES: [Refresh; 3] =
         [Refresh { at: 1_000, seq: 10 }, Refresh { at: 2_000, seq: 12 }, Refresh { at: 3_000, seq: 12 }];
 
     #[test]
-    fn a_frame_is_of_the_refresh_that_made_it() {
-        let of = |seq, at| refresh_of(&REFRESHES, Delta { seq, at });
-        assert_eq!(of(10, 1_040), Some(0));
-        assert_eq!(of(11, 1_040), Some(0), "the store went on meanwhile");
-        assert_eq!(of(10, 2_300), Some(0), "late, and not of the next one");
-        assert_eq!((of(12, 2_100), of(12, 3_100)), (Some(1), Some(2)));
-        assert_eq!((of(9, 900), of(10, 999)), (None, None));
-    }
-
-    #[test]
     fn what_one_was_told_and_another_was_not_is_missed() {
-        let seen = |deltas: &[(u64, Millis)]| Seen {
-            deltas: deltas.iter().map(|&(seq, at)| Delta { seq, at }).collect(),
+        let seen = |deltas: &[(u64, u64, Millis)]| Seen {
+            deltas: deltas.iter().map(|&(prev, seq, at)| Delta { prev, seq, at }).collect(),
             ..Seen::default()
         };
         // Two subscriptions; the second dashboard of the first was not told of the second refresh.
         let all = [
-            (0, seen(&[(10, 1_010), (12, 2_020)])),
-            (1, seen(&[(10, 1_030)])),
-            (2, seen(&[(10, 1_040)])),
-            (3, seen(&[(10, 1_050)])),
+            (0, seen(&[(8, 10, 1_010), (10, 12, 2_020)])),
+            (1, seen(&[(8, 10, 1_030)])),
+            (2, seen(&[(8, 10, 1_040)])),
+            (3, seen(&[(8, 10, 1_050)])),
         ];
         let report = report(&all, 2, &(500..2_500), &REFRESHES, None, None);
         assert_eq!((report.frames, report.missed, report.refreshes), (5, 1, 2));
         assert_eq!((report.delivered_ms.p50, report.delivered_ms.max), (30.0, 50.0));
+    }
+
+    /// One was skipped forward to the third refresh's state; what time alone had changed is told with the change number before.
+    #[test]
+    fn frames_of_a_refresh_are_not_counted_with_the_ones_of_the_next() {
+        let delta = |prev, seq, at| Delta { prev, seq, at };
+        let all = Seen { deltas: vec![delta(10, 12, 2_010), delta(12, 12, 3_010)], ..Seen::default() };
+        let skipped = Seen { deltas: vec![delta(12, 12, 3_030)], ..Seen::default() };
+        let report = report(&[(0, all), (1, skipped)], 1, &(500..3_500), &REFRESHES, None, None);
+        assert_eq!((report.frames, report.missed, report.delivered_ms.max), (3, 1, 30.0));
     }
 }

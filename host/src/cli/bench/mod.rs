@@ -5,6 +5,7 @@ mod dashboards;
 mod events;
 mod ingest;
 mod percentiles;
+mod refreshes;
 mod subscriptions;
 mod target;
 
