@@ -101,7 +101,7 @@ async fn accept(
 }
 
 /// Fails once nothing has moved for `IDLE_MAX`.
-struct WatchedStream {
+pub struct WatchedStream {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
 }
@@ -109,6 +109,11 @@ struct WatchedStream {
 impl WatchedStream {
     fn new(stream: TcpStream) -> Self {
         Self { stream, idle: Box::pin(tokio::time::sleep(IDLE_MAX)) }
+    }
+
+    /// For those who watch over it themselves.
+    pub fn into_inner(self) -> TcpStream {
+        self.stream
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

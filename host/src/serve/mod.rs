@@ -38,6 +38,7 @@ use crate::web::{Access, ApiError, Keys, bearer};
 use explain::{Example, Wanted};
 use fields::Fields;
 use live::Live;
+use live::threads::Threads;
 use query::Evaluator;
 use rejects::Rejects;
 use tap::{Seen, Taps};
@@ -139,6 +140,8 @@ pub struct Services {
     pub settings: Settings,
     pub evaluator: Arc<Evaluator>,
     pub live: Arc<Live>,
+    /// Whatever dashboards cost runs here.
+    pub threads: Threads,
     pub fields: Fields,
     pub taps: Taps,
     queries: Semaphore,
@@ -157,8 +160,21 @@ impl Services {
         let evaluator = Arc::new(Evaluator::new(reader));
         let live = Live::new(evaluator.clone(), active.clone(), telemetry.clone(), settings.shared_seq);
         let queries = Semaphore::new(QUERIES_AT_ONCE_MAX);
-        let (fields, taps) = (Fields::default(), Taps::default());
-        Arc::new(Self { active, host, rejects, telemetry, clock, settings, evaluator, live, fields, taps, queries })
+        let (threads, fields, taps) = (Threads::start(), Fields::default(), Taps::default());
+        Arc::new(Self {
+            active,
+            host,
+            rejects,
+            telemetry,
+            clock,
+            settings,
+            evaluator,
+            live,
+            threads,
+            fields,
+            taps,
+            queries,
+        })
     }
 
     /// An event that was counted, one of many.

@@ -107,7 +107,11 @@ impl Dashboard {
             self.labels.extend(list("new_series").iter().map(|series| series["labels"].to_string()));
             for point in list("points") {
                 let labels = &self.labels[point[0].as_u64().context("an index")? as usize];
-                self.points.insert((labels.clone(), point[1].as_i64().context("t")?), point[2].clone());
+                let at = (labels.clone(), point[1].as_i64().context("t")?);
+                match &point[2] {
+                    Value::Null => drop(self.points.remove(&at)),
+                    value => drop(self.points.insert(at, value.clone())),
+                }
             }
         }
         self.seq = frame["seq"].clone();

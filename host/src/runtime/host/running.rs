@@ -200,7 +200,9 @@ async fn refreshes(host: Arc<Host>, refresh_ms: Millis, mut stopped: watch::Rece
         }
         let refreshing = host.clone();
         let refresh = move || refreshing.services.live.refresh(refreshing.clock.now());
-        if let Err(error) = tokio::task::spawn_blocking(refresh).await {
+        if let Some(refreshed) = host.services.threads.spawn_blocking(refresh)
+            && let Err(error) = refreshed.await
+        {
             tracing::error!(%error, "a refresh failed");
         }
     }

@@ -8,13 +8,15 @@ mod request;
 mod session;
 pub mod socket;
 mod stream;
+pub mod threads;
 mod topic;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -27,7 +29,7 @@ use crate::time::{MINUTE_MS, Millis};
 use crate::web::ApiError;
 use frame::Frame;
 use request::TopicKey;
-use topic::{Published, Topic};
+use topic::Topic;
 
 const TOPICS_MAX: usize = 5_000;
 const REFRESH_THREADS_MAX: usize = 4;
@@ -39,7 +41,7 @@ pub struct Live {
     active: Arc<ArcSwap<Active>>,
     pub telemetry: Arc<Telemetry>,
     topics: Mutex<HashMap<TopicKey, Arc<Topic>>>,
-    /// Grows whenever sessions may have something new to send.
+    /// Grows whenever there is something new to tell every client, whatever it listens to.
     changed: watch::Sender<u64>,
     /// What was last told about definitions, and how many times something was.
     definitions: ArcSwapOption<(u64, Frame)>,
@@ -93,10 +95,12 @@ impl Live {
             }
             topics.values().filter(|topic| Arc::strong_count(topic) > 1).cloned().collect()
         };
-        let (next, changed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        // Who listens to a topic is woken as soon as it is computed: what is written spreads over the time of computing, in the
+        // same order each time.
+        let next = AtomicUsize::new(0);
         let work = || {
             while let Some(topic) = topics.get(next.fetch_add(1, Ordering::Relaxed)) {
-                changed.fetch_or(self.refresh_topic(topic, now), Ordering::Relaxed);
+                self.refresh_topic(topic, now);
             }
         };
         let threads = threads().min(topics.len());
@@ -106,9 +110,6 @@ impl Live {
         });
         self.telemetry.serve.live_topics.set(topics.len() as i64);
         self.telemetry.serve.refresh_seconds.observe(started.elapsed().as_secs_f64());
-        if changed.into_inner() {
-            self.wake();
-        }
     }
 
     /// Definitions were applied or rejected: tells every client, and asks every topic anew. Blocking.
@@ -144,9 +145,14 @@ impl Live {
         self.changed.send_modify(|times| *times += 1);
     }
 
-    fn refresh_topic(&self, topic: &Topic, now: Millis) -> bool {
+    fn refresh_topic(&self, topic: &Topic, now: Millis) {
         let untold = (!self.shared_seq).then(|| self.untold.load(Ordering::Relaxed));
-        topic.refresh(&self.evaluator, &self.active.load_full(), untold, now)
+        let refresh = || topic.refresh(&self.evaluator, &self.active.load_full(), untold, now);
+        // A broken invariant costs those who listen to this topic, who are told, and no other topic its refresh.
+        if catch_unwind(AssertUnwindSafe(refresh)).is_err() {
+            tracing::error!(metric = topic.key.subject.metric, "a subscription cannot be computed");
+            topic.fail(ApiError::internal("this subscription cannot be computed"));
+        }
     }
 
     /// A topic goes: what it has told is no more than the store has.
@@ -158,7 +164,7 @@ impl Live {
     fn topic(&self, key: TopicKey) -> Result<(Arc<Topic>, bool), ApiError> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = topics.get(&key) {
-            if topic.published().is_none_or(|published| matches!(*published, Published::Version(_))) {
+            if !topic.has_failed() {
                 return Ok((topic.clone(), topic.awake()));
             }
             self.note_told();

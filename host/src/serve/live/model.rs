@@ -36,6 +36,8 @@ pub struct Model {
 struct Changed {
     points: Vec<u32>,
     band: Vec<u32>,
+    /// Points of the range that are no more, by time: steps without events where those before have left the range.
+    gone: Vec<(Millis, u32)>,
 }
 
 /// A version and what it changed.
@@ -62,8 +64,11 @@ impl Model {
         let first = Mark { number, seq: view.seq, series: view.series.len() };
         let history = History::new(first, own_from);
         let band = |series: &JudgedSeries| series.rules.first().map_or(0, |rule| rule.judged.len());
-        let of =
-            |series: &JudgedSeries| Changed { points: vec![0; series.points.steps.len()], band: vec![0; band(series)] };
+        let of = |series: &JudgedSeries| Changed {
+            points: vec![0; series.points.steps.len()],
+            band: vec![0; band(series)],
+            gone: Vec::new(),
+        };
         let changed = view.series.iter().map(of).collect();
         Self { bound, rules, revision, number, view, history, first: number, indexes, changed }
     }
@@ -129,6 +134,9 @@ impl Model {
             for (at, ((step, value), _)) in points.filter(|(_, (_, changed))| **changed > after) {
                 delta.point(index, grid.time(step), value, series.points.list(at));
             }
+            for (t, _) in changed.gone.iter().filter(|(_, gone)| *gone > after) {
+                delta.point(index, *t, f64::NAN, None);
+            }
             let judged = series.rules.first().into_iter().flat_map(|rule| &rule.judged).zip(&changed.band);
             for (judged, _) in judged.filter(|(_, changed)| **changed > after) {
                 delta.band(index, grid.time(judged.step as usize), judged);
@@ -184,8 +192,28 @@ impl Comparison<'_> {
             }
             self.judge(before, rule, new);
         }
-        self.any |= points.contains(&self.version) || band.contains(&self.version);
-        Changed { points, band }
+        let gone = self.gone(old, &changed.gone, new);
+        let gone_now = gone.iter().any(|(_, version)| *version == self.version);
+        self.any |= points.contains(&self.version) || band.contains(&self.version) || gone_now;
+        Changed { points, band, gone }
+    }
+
+    /// What clients hold inside the range that is not there any more, until it leaves the range or is there again.
+    fn gone(&self, old: &JudgedSeries, gone: &[(Millis, u32)], new: &JudgedSeries) -> Vec<(Millis, u32)> {
+        let (grid, first) = (self.new.grid, self.new.grid.time(self.new.range.start));
+        let is_there = |t: Millis| {
+            let step = u32::try_from((t - grid.from).div_euclid(grid.step_ms));
+            step.is_ok_and(|step| new.points.steps.binary_search(&step).is_ok())
+        };
+        let still = gone.iter().copied().filter(|&(t, _)| t >= first && !is_there(t));
+        // Both ascend.
+        let mut there = new.points.steps.iter().map(|&step| grid.time(step as usize)).peekable();
+        let known = old.points.steps.iter().map(|&step| self.old.grid.time(step as usize));
+        let fresh = known.skip_while(|t| *t < first).filter(|t| {
+            while there.next_if(|new| new < t).is_some() {}
+            there.peek() != Some(t)
+        });
+        still.chain(fresh.map(|t| (t, self.version))).collect()
     }
 
     /// A step of the new grid is so many more in the old one.

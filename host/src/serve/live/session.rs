@@ -80,7 +80,7 @@ impl Session {
             return Err(ApiError::bad_request("too_many_subscriptions", message, "Unsubscribe first."));
         }
         let (topic, due) = self.live.topic(topic)?;
-        topic.wake_when_ready(self.wake.clone());
+        topic.listen(self.wake.clone());
         self.live.telemetry.serve.live_subscriptions.inc();
         let (id, bodies) = (id.to_owned(), VecDeque::new());
         self.subscriptions.push(Subscription { id, topic: topic.clone(), sent: None, resume, bodies });
@@ -95,9 +95,16 @@ impl Session {
     }
 
     fn remove(&mut self, id: &str) {
-        let before = self.subscriptions.len();
-        self.subscriptions.retain(|subscription| subscription.id != id);
-        self.live.telemetry.serve.live_subscriptions.dec_by((before - self.subscriptions.len()) as i64);
+        if let Some(at) = self.subscriptions.iter().position(|subscription| subscription.id == id) {
+            self.end(at);
+        }
+    }
+
+    fn end(&mut self, at: usize) -> Subscription {
+        let subscription = self.subscriptions.remove(at);
+        subscription.topic.leave(&self.wake);
+        self.live.telemetry.serve.live_subscriptions.dec();
+        subscription
     }
 
     /// What is due, if anything: errors, then definitions, then subscriptions in their order.
@@ -119,8 +126,7 @@ impl Session {
                 Step::Nothing => at += 1,
                 Step::Due(due) => return Some(due),
                 Step::Failed(error) => {
-                    let subscription = self.subscriptions.remove(at);
-                    self.live.telemetry.serve.live_subscriptions.dec();
+                    let subscription = self.end(at);
                     return Some(Due::Send(frame::error(Some(&subscription.id), &error)));
                 }
             }
@@ -190,6 +196,8 @@ enum Step {
 impl Drop for Session {
     fn drop(&mut self) {
         self.live.telemetry.serve.live_connections.dec();
-        self.live.telemetry.serve.live_subscriptions.dec_by(self.subscriptions.len() as i64);
+        while !self.subscriptions.is_empty() {
+            self.end(self.subscriptions.len() - 1);
+        }
     }
 }

@@ -52,9 +52,12 @@ pub async fn open(
     let upgrade = upgrade.ok_or_else(|| ApiError::internal("a connection that cannot become a WebSocket"))?;
     // Counted from here on: who comes at the same moment is too many, not one too many.
     let session = Session::new(services.live.clone());
-    tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            Connection { stream: Stream::open(upgraded).await, services, session }.run().await;
+    let connection = services.clone();
+    services.threads.spawn(async move {
+        if let Ok(upgraded) = upgrade.await
+            && let Ok(stream) = Stream::open(upgraded).await
+        {
+            Connection { stream, services: connection, session }.run().await;
         }
     });
     Ok(answer)
@@ -140,7 +143,7 @@ impl Connection {
                             let live = live.clone();
                             move || live.refresh_topic(&topic, now)
                         };
-                        // What failed is brought up to date by the next refresh of all.
+                        // It says itself when it fails.
                         let _ = tokio::task::spawn_blocking(refresh).await;
                     });
                 }
@@ -186,7 +189,7 @@ impl Connection {
                     }
                     let encoded = tokio::task::spawn_blocking(move || topic.encode(wanted)).await;
                     drop(turn);
-                    // Nothing to encode: the topic was just about to change, and tells when it has.
+                    // Nothing to encode: the topic was just about to change, and wakes us when it has.
                     if !encoded.map_err(|_| Gone)? {
                         return Ok(());
                     }

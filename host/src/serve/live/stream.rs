@@ -1,5 +1,5 @@
 //! A WebSocket of the host's side: the handshake, and frames that many are sent written without a copy for each. Does not know
-//! what is said.
+//! what is said, nor on which threads.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -17,6 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::frame::Frame;
+use crate::serve::listen::WatchedStream;
 
 /// Of a frame or message that a client sends.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -35,7 +37,7 @@ const LEN_IN_64_BITS: u8 = 127;
 pub struct Gone;
 
 pub struct Stream {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+    socket: WebSocketStream<TcpStream>,
     /// When the client was last known to be there.
     pub heard: Instant,
 }
@@ -46,14 +48,19 @@ pub fn handshake(request: &Request<Body>) -> Result<Response<Body>, String> {
 }
 
 impl Stream {
-    pub async fn open(upgraded: Upgraded) -> Self {
+    /// Takes the connection out of the hands of HTTP and of the runtime that accepted it: the one that this runs on looks after it.
+    pub async fn open(upgraded: Upgraded) -> Result<Self, Gone> {
+        let parts = upgraded.downcast::<TokioIo<WatchedStream>>().map_err(|_| Gone)?;
+        let stream = parts.io.into_inner().into_inner().into_std().and_then(TcpStream::from_std).map_err(|_| Gone)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-        Self { socket, heard: Instant::now() }
+        // What the client has said already was read with its request.
+        let said = parts.read_buf.to_vec();
+        let socket = WebSocketStream::from_partially_read(stream, said, Role::Server, Some(config)).await;
+        Ok(Self { socket, heard: Instant::now() })
     }
 
     /// The next message; may be dropped while it waits.

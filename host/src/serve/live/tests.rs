@@ -2,6 +2,7 @@
 
 mod connection;
 mod resume;
+mod told;
 mod wire;
 
 use std::sync::Arc;

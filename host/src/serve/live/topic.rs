@@ -27,8 +27,8 @@ pub struct Topic {
     /// Held while the topic is computed. `None` before the first time.
     model: Mutex<Option<Model>>,
     published: ArcSwapOption<Published>,
-    /// To be woken once there is something.
-    waiting: Mutex<Vec<Arc<Notify>>>,
+    /// Woken whenever there is something new to show, one for each subscription.
+    listeners: Mutex<Vec<Arc<Notify>>>,
     /// Nobody listens since then; 0: somebody does.
     alone_since: AtomicI64,
     /// Not brought up to date, since nobody listens.
@@ -69,7 +69,7 @@ impl Topic {
             key,
             model: Mutex::default(),
             published: ArcSwapOption::empty(),
-            waiting: Mutex::default(),
+            listeners: Mutex::default(),
             alone_since: AtomicI64::new(0),
             resting: AtomicBool::new(false),
         }
@@ -93,11 +93,31 @@ impl Topic {
         self.resting.swap(false, Relaxed)
     }
 
-    /// Wakes `who` once, when there is something to show; there may be already.
-    pub fn wake_when_ready(&self, who: Arc<Notify>) {
-        if self.published.load().is_none() {
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(who);
+    /// Wakes `who` from now on, whenever there is something new; there may be something already.
+    pub fn listen(&self, who: Arc<Notify>) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(who);
+    }
+
+    /// One subscription less for which `who` is woken.
+    pub fn leave(&self, who: &Arc<Notify>) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = listeners.iter().position(|listener| Arc::ptr_eq(listener, who)) {
+            listeners.remove(at);
         }
+    }
+
+    fn publish(&self, published: Published) {
+        self.published.store(Some(Arc::new(published)));
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|who| who.notify_one());
+    }
+
+    /// It is over, whoever listens: nothing is shown any more but this.
+    pub fn fail(&self, error: ApiError) {
+        self.publish(Published::Failed(error));
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.published.load().as_deref(), Some(Published::Failed(_)))
     }
 
     /// Whether the newest version has what is wanted.
@@ -135,22 +155,26 @@ impl Topic {
         true
     }
 
-    /// Brings the topic up to date; true if there is something new to send. `untold`: change numbers from here on
+    /// Brings the topic up to date and wakes who listens, if there is something new. `untold`: change numbers from here on
     /// were told by no other topic, nor other host; `None`: any may have been. Blocking.
-    pub fn refresh(&self, evaluator: &Evaluator, active: &Active, untold: Option<u64>, now: Millis) -> bool {
+    pub fn refresh(&self, evaluator: &Evaluator, active: &Active, untold: Option<u64>, now: Millis) {
         let mut model = self.lock();
+        // Another topic has taken its place, or will.
+        if self.has_failed() {
+            return;
+        }
         let number = model.as_ref().map_or(0, |model| model.number);
         let outcome = self.bring_up_to_date(&mut model, evaluator, active, untold, now);
         let shown = self.published.load().is_some();
         let published = match outcome {
-            Ok(None) if shown => return false,
+            Ok(None) if shown => return,
             Ok(bodies) => {
                 self.version(number, model.as_ref().map_or(0, |model| model.number), bodies.unwrap_or_default())
             }
             // The store may be well again next time: what is shown stays until then.
             Err(error) if error.status.is_server_error() && model.is_some() => {
                 if shown {
-                    return false;
+                    return;
                 }
                 self.version(number, number, Vec::new())
             }
@@ -159,10 +183,7 @@ impl Topic {
                 Published::Failed(if removed { metric_removed(&self.key) } else { error })
             }
         };
-        self.published.store(Some(Arc::new(published)));
-        drop(model);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|who| who.notify_one());
-        true
+        self.publish(published);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Model>> {

@@ -81,16 +81,16 @@ impl Held {
     /// What is not as a new client is told. Points before `from` have left the range.
     fn differs_from(&self, new: &Self, from: i64) -> Vec<String> {
         let mut differences = Vec::new();
-        let first_of = |label: &str| new.mirror.points.keys().filter(|at| at.0 == label).map(|at| at.1).min();
-        for (at, value) in self.mirror.points.iter().filter(|((_, t), _)| *t >= from) {
-            // Where the event that they follow has left the range, what steps without events have stays with those who have it.
-            let leading = (value.is_null() || *value == json!(0)) && first_of(&at.0).is_none_or(|first| at.1 < first);
-            if new.mirror.points.get(at) != Some(value) && !leading {
-                differences.push(format!("{at:?} is {value}, not {:?}", new.mirror.points.get(at)));
-            }
+        // A point without a value, and none: a delta takes a point back by saying that it has no value.
+        let values = |held: &Self| {
+            let inside =
+                held.mirror.points.clone().into_iter().filter(|((_, t), value)| *t >= from && !value.is_null());
+            inside.collect::<BTreeMap<At, Value>>()
+        };
+        let (held, told) = (values(self), values(new));
+        for at in held.keys().chain(told.keys()).filter(|at| held.get(*at) != told.get(*at)) {
+            differences.push(format!("{at:?} is {:?}, not {:?}", held.get(at), told.get(at)));
         }
-        let unknown = new.mirror.points.keys().filter(|at| !self.mirror.points.contains_key(*at));
-        differences.extend(unknown.map(|at| format!("{at:?} is missing")));
         let inside =
             |held: &Self| held.anomalies.clone().into_iter().filter(|((_, t), _)| *t >= from).collect::<Vec<_>>();
         if inside(self) != inside(new) {
