@@ -6,9 +6,10 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-/// Of 0 to 99: on Linux a niceness of 5, that is a third of what another thread gets while both want a core, and all of what is
-/// left over.
-const PRIORITY: u8 = 34;
+/// On Linux their niceness is higher by so much than that of the process: a third of what another thread gets while both want a
+/// core, and all of what is left over.
+const NICENESS: i32 = 5;
+const NICENESS_MAX: i32 = 19;
 
 /// A runtime that does not wait for its tasks when it is dropped, wherever that is.
 pub struct Threads(Option<Runtime>);
@@ -39,14 +40,26 @@ impl Drop for Threads {
     }
 }
 
+/// Where the system does not say how nice a thread is, they are as all others.
 fn step_back() {
-    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
-    // Refused where the whole process is behind others already, or where the system has no such thing.
-    if let Ok(priority) = priority
-        && let Err(error) = set_current_thread_priority(priority)
+    let Some(niceness) = niceness() else { return };
+    let value = ThreadPriorityValue::try_from(priority((niceness + NICENESS).min(NICENESS_MAX)));
+    if let Ok(value) = value
+        && let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(value))
     {
         tracing::debug!(?error, "live connections have the priority of all other threads");
     }
+}
+
+/// In the middle of what the library takes for this niceness: it spreads -20 to 19 over 99 to 0.
+fn priority(niceness: i32) -> u8 {
+    (99.0 * (1.0 - (f64::from(niceness) + 20.5) / 39.0)).round().max(0.0) as u8
+}
+
+/// This thread's, as Linux says: behind its name in brackets it stands 17th.
+fn niceness() -> Option<i32> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -55,11 +68,6 @@ mod tests {
 
     #[test]
     fn they_step_back() {
-        let niceness = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            // Behind the name in brackets it is the 17th.
-            stat.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse::<i32>().unwrap()
-        };
         let (tell, told) = std::sync::mpsc::channel();
         let threads = Threads::start();
         let before = niceness();
@@ -67,7 +75,10 @@ mod tests {
         threads.spawn(async move { tell.send(niceness()).unwrap() });
         threads
             .spawn_blocking(move || std::thread::scope(|scope| drop(scope.spawn(|| also.send(niceness()).unwrap()))));
-        assert_eq!([told.recv().unwrap(), told.recv().unwrap()], [before.max(5); 2]);
+        assert_eq!(
+            [told.recv().unwrap(), told.recv().unwrap()],
+            [before.map(|niceness| (niceness + NICENESS).min(NICENESS_MAX)); 2]
+        );
         assert_eq!(niceness(), before, "nobody else does");
     }
 }
