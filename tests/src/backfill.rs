@@ -1,6 +1,8 @@
 //! A new metric that is marked `backfill = true` ends up with exactly the points that it would have had from the start: beside
 //! each metric that was there stands one that came later, and their answers are compared. Under load, over kill -9 in the midst
-//! of filling, and over an undo.
+//! of filling, and over an undo. From the journal here, from a topic in `kafka`.
+
+mod kafka;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -68,16 +70,18 @@ const AGENTS: [&str; 3] = [
 pub fn trials() -> Vec<Trial> {
     let plugin = binary::plugins_with("user_agent").is_some();
     let test = |name: &str, run: fn() -> Result<()>| trial(format!("backfill::{name}"), run);
-    let with_plugin = |name: &str, run| test(name, run).with_ignored_flag(!plugin);
-    vec![
-        with_plugin("a_new_metric_is_as_if_it_had_been_there", as_if_it_had_been_there),
-        with_plugin("kill_9_while_filling", killed),
-        with_plugin("removed_it_stops_and_goes_on_when_it_is_back", undo),
+    let with_plugin = |name: &str, run: fn() -> Result<()>| test(name, run).with_ignored_flag(!plugin);
+    let mut trials = vec![
+        with_plugin("a_new_metric_is_as_if_it_had_been_there", || as_if_it_had_been_there(&[])),
+        with_plugin("kill_9_while_filling", || killed(&[])),
+        with_plugin("removed_it_stops_and_goes_on_when_it_is_back", || undo(&[])),
         with_plugin("added_while_the_host_was_down", added_while_down),
         test("what_memory_has_forgotten_is_filled_in_history", history),
         test("without_the_mark_nothing_is_filled", without_the_mark),
         test("where_it_cannot_be_done_it_is_refused", refused),
-    ]
+    ];
+    trials.extend(kafka::trials(plugin));
+    trials
 }
 
 fn definitions(new: bool) -> String {
@@ -91,8 +95,9 @@ fn definitions(new: bool) -> String {
     text
 }
 
-fn home(flags: &[&str]) -> Result<Home> {
-    let home = Home::new(&definitions(false))?.with_flags(flags);
+/// `log`: which one, if not the journal.
+fn home(log: &[&str], flags: &[&str]) -> Result<Home> {
+    let home = Home::new(&definitions(false))?.with_flags(&["--checkpoint", "150ms"]).with_flags(log).with_flags(flags);
     let built = binary::plugins_with("user_agent").context("built")?.join("user_agent.wasm");
     fs::copy(&built, home.path().join("plugins/user_agent.wasm"))?;
     Ok(home)
@@ -196,8 +201,8 @@ fn equal(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn as_if_it_had_been_there() -> Result<()> {
-    let home = home(&["--checkpoint", "150ms"])?;
+fn as_if_it_had_been_there(log: &[&str]) -> Result<()> {
+    let home = home(log, &[])?;
     let host = home.start_ready()?;
     post(&host, &traffic(1, 600), || {
         applied(&host, || Ok(fs::write(home.metrics(), definitions(true))?))?;
@@ -217,33 +222,42 @@ fn as_if_it_had_been_there() -> Result<()> {
 }
 
 /// One in a hundred of a core: so slow that the host dies in the midst of it. A life is long enough for a piece of a second.
-fn killed() -> Result<()> {
-    let slow = ["--checkpoint", "150ms", "--backfill-percent-max", "1"];
-    let home = home(&slow)?;
+fn killed(log: &[&str]) -> Result<()> {
+    let home = home(log, &["--backfill-percent-max", "1"])?;
     let host = home.start_ready()?;
     post(&host, &traffic(2, 1_500), || Ok(()))?;
     applied(&host, || Ok(fs::write(home.metrics(), definitions(true))?))?;
     let (rng, mut running, mut in_the_midst) = (&mut SmallRng::seed_from_u64(2), Some(host), 0);
-    let mut least_left = u64::MAX;
     for round in 0..KILLS {
         let host = match running.take() {
             Some(host) => host,
             None => home.start_ready()?,
         };
         post(&host, &traffic(10 + round as u64, 5), || Ok(()))?;
-        let life = std::time::Duration::from_millis(rng.random_range(1_200..2_400));
+        got_on(&host)?;
+        let life = std::time::Duration::from_millis(rng.random_range(0..1_200));
         let began = std::time::Instant::now();
         until("the host to have lived for a while", || Ok((began.elapsed() > life).then_some(())))?;
         in_the_midst += usize::from(is_filling(&host)?);
-        least_left = least_left.min(batches_left(&host)?);
         host.kill()?;
     }
     ensure!(in_the_midst > 0, "it was never killed in the midst of filling");
-    ensure!(least_left < 1_500, "it never got on: {least_left} batches were left at least");
-    let home = home.with_only_flags(&["--checkpoint", "150ms", "--backfill-percent-max", "100"]);
+    let home = home.with_only_flags(&["--checkpoint", "150ms", "--backfill-percent-max", "100"]).with_flags(log);
     let host = home.start_ready()?;
     filled(&host)?;
     equal(&host)
+}
+
+/// Waits until this life has filled something, or nothing is left to be filled.
+fn got_on(host: &Host) -> Result<()> {
+    let mut most_left = 0;
+    let less_left = || {
+        let left = batches_left(host)?;
+        most_left = most_left.max(left);
+        // Before it has looked it knows of none.
+        Ok((left > 0 && left < most_left || !is_filling(host)?).then_some(()))
+    };
+    until("a piece to be filled", less_left).with_context(|| host.log())
 }
 
 fn batches_left(host: &Host) -> Result<u64> {
@@ -253,8 +267,8 @@ fn batches_left(host: &Host) -> Result<u64> {
 }
 
 /// What came while it was gone is filled as well.
-fn undo() -> Result<()> {
-    let home = home(&["--checkpoint", "150ms", "--backfill-percent-max", "5"])?;
+fn undo(log: &[&str]) -> Result<()> {
+    let home = home(log, &["--backfill-percent-max", "5"])?;
     let host = home.start_ready()?;
     post(&host, &traffic(3, 400), || Ok(()))?;
     applied(&host, || Ok(fs::write(home.metrics(), definitions(true))?))?;
@@ -267,7 +281,7 @@ fn undo() -> Result<()> {
 }
 
 fn added_while_down() -> Result<()> {
-    let home = home(&["--checkpoint", "150ms"])?;
+    let home = home(&[], &[])?;
     let host = home.start_ready()?;
     post(&host, &traffic(6, 200), || Ok(()))?;
     host.kill()?;
@@ -340,9 +354,10 @@ fn refused() -> Result<()> {
     let output = binary::run(&["check", &text(&file)])?;
     ensure!(output.status == Some(0), "{}", output.stdout);
     let data = text(&folder.path().join("data"));
-    let kafka = ["--kafka", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    // Nobody is asked before the file is looked at.
+    let services = ["--kafka", "127.0.0.1:1", "--redis", "redis://127.0.0.1:1", "--roles", "ingest"];
     let file = text(&file);
-    let arguments = [&["run", "--metrics", &file, "--data", &data], &kafka[..]].concat();
+    let arguments = [&["run", "--metrics", &file, "--data", &data, "--listen", "127.0.0.1:0"], &services[..]].concat();
     let output = binary::run(&arguments)?;
     ensure!(output.status == Some(2), "exit {:?}: {}", output.status, output.stderr);
     ensure!(

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::delta::SourceId;
 use crate::engine::messages::Messages;
 use crate::time::Millis;
 
@@ -38,6 +39,15 @@ impl RawBatch {
     pub fn oldest(&self) -> Millis {
         self.messages.as_ref().and_then(Messages::arrivals).map_or(self.arrival, |(oldest, _)| oldest)
     }
+}
+
+/// What comes next where several sources of a log are read once more.
+#[derive(Debug)]
+pub enum Step {
+    /// Of this source, which goes on at `to` behind it.
+    Batch { source: SourceId, to: u64, batch: RawBatch },
+    /// The log no longer has what lay before an event that arrived then; `None`: before something that is not there either.
+    Lost { first: Option<Millis> },
 }
 
 /// Who sent a batch: fills `ip` and `user_agent` where an event brings none.

@@ -1,8 +1,10 @@
-//! Fills new metrics backwards: what the journal holds from before they were counted goes through a shard of its own that knows
+//! Fills new metrics backwards: what the log holds from before they were counted goes through a shard of its own that knows
 //! these metrics alone, piece by piece, beside everything else. Each piece is one delta under the gap's own state group, so that
-//! every event is counted here or by the live shards, once. Does not know how far it is: the state does.
+//! every event is counted here or by the live shards, once. Does not know how far it is: the state does; nor which log it is.
 //!
 //! Goes behind what comes in: it waits while shards have work, and works a share of one core.
+
+mod past;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,18 +13,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use past::{Origin, Past};
 
 use super::host::HostSettings;
 use super::log::Log;
-use super::shards::Shards;
+use super::shards::{self, Shards};
 use super::tick::Ticker;
 use crate::catalog::definitions::{Active, Definitions};
 use crate::engine::dedupe::Dedupe;
 use crate::engine::delta::{Delta, SourceId, SourceRange};
-use crate::engine::judge::Arrival;
 use crate::engine::shard::{Input, Shard};
-use crate::ingest::RawBatch;
-use crate::ingest::journal::{Journal, JournalError, Part};
+use crate::ingest::journal::JournalError;
+use crate::ingest::{RawBatch, Step};
 use crate::store::ledger::{Gap, minute_behind};
 use crate::store::memory::MemoryStore;
 use crate::store::{HotStore as _, Position, StoreError};
@@ -43,7 +45,7 @@ const WAIT_FOR_SHARDS_MAX: Duration = Duration::from_millis(250);
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
 pub struct Backfill {
-    journal: Arc<Journal>,
+    origin: Origin,
     memory: Arc<MemoryStore>,
     shards: Arc<Shards>,
     active: Arc<ArcSwap<Active>>,
@@ -59,25 +61,33 @@ pub struct Backfill {
 enum Failure {
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error("{0}")]
+    Topic(String),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Topic(reason)
+    }
+}
+
 /// Why metrics cannot be filled backwards where this host keeps its log and its state.
 pub fn not_possible(settings: &HostSettings) -> Option<&'static str> {
-    match (&settings.kafka, &settings.redis) {
-        (Some(_), _) => Some("it is done from the host's own journal, and not yet from Kafka (--kafka)"),
-        (None, Some(_)) => Some("it is done where the state is in the host's memory, and not yet in Redis (--redis)"),
-        (None, None) => None,
-    }
+    let reason = "it is done where the state is in the host's memory, and not yet in Redis (--redis)";
+    settings.redis.as_ref().map(|_| reason)
 }
 
 impl Backfill {
     pub fn of(settings: &HostSettings, ticker: &Ticker) -> Option<Arc<Self>> {
-        let Log::Journal { journal, .. } = &*ticker.log else { return None };
         not_possible(settings).is_none().then(|| {
+            let origin = match &*ticker.log {
+                Log::Journal { journal, .. } => Origin::Journal(journal.clone()),
+                Log::Kafka { settings: kafka, .. } => Origin::Topic(kafka.clone(), settings.clock.clone()),
+            };
             Arc::new(Self {
-                journal: journal.clone(),
+                origin,
                 memory: ticker.memory.clone(),
                 shards: ticker.shards.clone(),
                 active: ticker.active.clone(),
@@ -144,7 +154,8 @@ impl Backfill {
         let Some((gap, at)) = gaps.into_iter().next() else { return Ok(false) };
         let definitions = self.active.load().definitions.clone();
         let Some(mut filling) = Filling::new(self, gap, at, definitions) else { return Ok(false) };
-        match filling.fill() {
+        let mut past = self.origin.open(filling.dedupe.span_ms())?;
+        match filling.fill(&mut past) {
             // Other definitions hold: what is to be filled is looked up again.
             Err(Failure::Store(StoreError::NoGap { .. })) => Ok(true),
             outcome => outcome.map(|()| true),
@@ -201,28 +212,26 @@ impl<'b> Filling<'b> {
         Some(Self { to, gap, definitions, shard, dedupe, ranges, batches: 0, bytes: 0, piece_began: now, worked })
     }
 
-    fn fill(&mut self) -> Result<(), Failure> {
-        self.note_lost();
+    fn fill(&mut self, past: &mut Past) -> Result<(), Failure> {
         if self.shard.plan().event.id.is_some() {
-            self.remember_ids()?;
+            self.remember_ids(past)?;
         }
-        let journal = self.to.journal.clone();
-        let part = |(range, until): &(SourceRange, u64)| {
-            let lane = range.source as usize;
-            Part { lane, from: range.from.max(journal.first(lane)), to: *until, since: Millis::MIN }
-        };
-        let parts: Vec<Part> = self.ranges.values().map(part).collect();
-        for next in journal.merged(parts)? {
-            let (lane, number, batch) = next?;
+        let part = |(range, until): &(SourceRange, u64)| (range.source, range.from..*until);
+        let parts: Vec<_> = self.ranges.values().map(part).collect();
+        for step in past.read(&parts)? {
+            let step = step?;
             if self.is_over() {
                 return Ok(());
             }
-            self.work(|filling| filling.count(lane as SourceId, number, &batch));
+            match step {
+                Step::Batch { source, to, batch } => self.work(|filling| filling.count(source, to, &batch)),
+                Step::Lost { first } => self.note_lost(first),
+            }
             if self.bytes >= PIECE_BYTES || self.piece_began.elapsed() >= PIECE_WITHIN {
                 self.apply()?;
             }
         }
-        // Behind the last batch there may be damage, and a lane may have lost all that was to be filled.
+        // Behind the last batch there may be damage, and a source may have lost all that was to be filled.
         self.ranges.values_mut().for_each(|(range, until)| range.to = range.to.max(*until));
         self.apply()?;
         tracing::info!(metrics = ?self.names(), "filled backwards");
@@ -238,48 +247,39 @@ impl<'b> Filling<'b> {
         self.to.stopping.load(Relaxed) || !Arc::ptr_eq(&self.to.active.load().definitions, &self.definitions)
     }
 
-    /// Where the journal begins behind the gap's beginning, minutes stay that lack something.
-    fn note_lost(&self) {
+    /// What lies before an event that arrived then is gone from the log, so that minutes stay that lack something.
+    fn note_lost(&self, first: Option<Millis>) {
         let event = &self.shard.plan().event;
         // An event whose id was in what is lost may be counted again.
         let ids_ms = event.id.map_or(0, |_| event.dedupe_ms);
-        let began = |(range, until): &(SourceRange, u64)| {
-            let (lane, first) = (range.source as usize, self.to.journal.first(range.source as usize));
-            let lost = range.from < *until && range.from < first;
-            let batch = lost.then(|| self.to.journal.read(lane, first).next()).flatten()?;
-            batch.ok().map(|(_, batch)| batch.arrival)
-        };
-        if let Some(newest) = self.ranges.values().filter_map(began).max() {
-            let until = minute_behind(newest + ids_ms, event.ahead_ms).min(self.gap.complete_from);
-            self.to.memory.note_lost(self.gap.group, until);
-        }
+        let until = first.map_or(Millis::MAX, |first| minute_behind(first.saturating_add(ids_ms), event.ahead_ms));
+        self.to.memory.note_lost(self.gap.group, until.min(self.gap.complete_from));
     }
 
     /// Ids of events from before the piece to come that were counted or are filled already.
-    fn remember_ids(&mut self) -> Result<(), JournalError> {
-        let (journal, span) = (self.to.journal.clone(), self.dedupe.span_ms());
-        let part = |(range, _): &(SourceRange, u64)| {
-            let (lane, since) = (range.source as usize, range.arrival.saturating_sub(span));
-            Part { lane, from: journal.first_arriving(lane, since), to: range.from, since }
-        };
-        let parts: Vec<Part> = self.ranges.values().filter(|(range, _)| range.from > 0).map(part).collect();
-        for next in journal.merged(parts)? {
-            let (_, _, batch) = next?;
+    fn remember_ids(&mut self, past: &mut Past) -> Result<(), Failure> {
+        let span = self.dedupe.span_ms();
+        let begun = self.ranges.values().filter(|(range, _)| range.from > 0);
+        let parts: Vec<_> =
+            begun.map(|(range, _)| (range.source, range.from, range.arrival.saturating_sub(span))).collect();
+        for step in past.before(&parts)? {
+            let step = step?;
             if self.is_over() {
                 return Ok(());
             }
+            let Step::Batch { batch, .. } = step else { continue };
             self.work(|filling| filling.see(&batch, |shard, input, ids| drop(shard.judge(input, &mut &*ids))));
             self.dedupe.maintain(batch.arrival, span);
         }
         Ok(())
     }
 
-    fn count(&mut self, source: SourceId, number: u64, batch: &RawBatch) {
+    fn count(&mut self, source: SourceId, to: u64, batch: &RawBatch) {
         let counted = self.see(batch, |shard, input, ids| shard.process(input, &mut &*ids).counted);
         self.to.telemetry.backfill.events.inc_by(counted);
         self.bytes += batch.len;
         if let Some((range, _)) = self.ranges.get_mut(&source) {
-            range.to = number + 1;
+            range.to = to;
             range.arrival = range.arrival.max(batch.arrival);
         }
         self.dedupe.make_room();
@@ -288,14 +288,7 @@ impl<'b> Filling<'b> {
     fn see<T>(&mut self, batch: &RawBatch, look: impl FnOnce(&mut Shard, &Input<'_>, &Dedupe) -> T) -> T {
         self.batches += 1;
         let address = batch.client.address.map(|address| address.to_string());
-        let input = Input {
-            buffer: &batch.bytes,
-            len: batch.len,
-            arrival: Arrival::At(batch.arrival),
-            order: self.batches << 24,
-            address: address.as_deref(),
-            user_agent: batch.client.user_agent.as_deref(),
-        };
+        let input = shards::input(batch, address.as_deref(), self.batches << 24);
         look(&mut self.shard, &input, &self.dedupe)
     }
 

@@ -204,6 +204,7 @@ impl Host {
                 tracing::info!(batches = recovered.batches, before_for_ids = recovered.ids_batches, "recovered");
             }
             (Log::Kafka { producer, floors, .. }, Reading::Kafka(reading)) => {
+                self.ticker.begin_definitions()?;
                 reading.start(self.ticker.clone(), producer.clone(), floors.clone(), self.clock.clone())?;
             }
             (Log::Kafka { .. }, Reading::Journal(_)) => unreachable!("made together"),

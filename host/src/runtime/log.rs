@@ -42,7 +42,7 @@ const LETTERS_WITHIN: Duration = Duration::from_secs(5);
 
 pub enum Log {
     Journal { journal: Arc<Journal>, border: Arc<Border>, name: String },
-    Kafka { producer: Arc<Producer>, floors: Arc<Floors>, name: String },
+    Kafka { producer: Arc<Producer>, floors: Arc<Floors>, settings: Box<KafkaSettings>, name: String },
 }
 
 impl Log {
@@ -111,10 +111,16 @@ impl Log {
         (0..journal.lanes()).map(ends).collect()
     }
 
-    /// By source where the journal begins.
-    pub fn begins(&self) -> Vec<(SourceId, u64)> {
-        let Self::Journal { journal, .. } = self else { return Vec::new() };
-        (0..journal.lanes()).map(|lane| (lane as SourceId, journal.first(lane))).collect()
+    /// Where these sources of the log begin; what is not known is left out.
+    pub fn begins(&self, sources: impl Iterator<Item = SourceId>) -> Vec<(SourceId, u64)> {
+        match self {
+            Self::Journal { journal, .. } => sources.map(|source| (source, journal.first(source as usize))).collect(),
+            Self::Kafka { settings, .. } => {
+                let Ok(topic) = Reread::connect(settings, Clock::manual(0)) else { return Vec::new() };
+                // Where one question fails, the others would wait as long for nothing.
+                sources.map_while(|source| Some((source, topic.first(source).ok()?))).collect()
+            }
+        }
     }
 
     /// Bytes on this host's disk.
@@ -232,8 +238,8 @@ pub fn open(
     let to_topic = Some((kafka.topic.clone(), producer.clone()));
     let shards = start(listener(rejects.clone(), telemetry, parts.sampler.clone(), to_topic));
     let (queue_bytes_max, rejects) = (settings.queue_bytes_max, rejects.clone());
+    let log = Log::Kafka { producer, floors: Arc::default(), settings: Box::new(kafka.clone()), name };
     let reading = KafkaReading { settings: kafka, queue_bytes_max, rejects, running: Mutex::default() };
-    let log = Log::Kafka { producer, floors: Arc::default(), name };
     Ok((Arc::new(log), shards, Reading::Kafka(reading)))
 }
 

@@ -1,7 +1,10 @@
 //! Shard threads: each owns some sources (lanes of the journal, partitions of a topic), counts their batches, and hands over what it has when the tick asks. Knows nothing of stores or HTTP.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -84,6 +87,8 @@ pub struct Shards {
     threads: Vec<JoinHandle<()>>,
     dedupe: Arc<RwLock<Dedupe>>,
     generation: Arc<AtomicU64>,
+    /// Within `at_rest`.
+    resting: AtomicBool,
     pub totals: Arc<Totals>,
 }
 
@@ -132,6 +137,7 @@ impl Shards {
             threads: vec![],
             dedupe: dedupe.clone(),
             generation: generation.clone(),
+            resting: AtomicBool::new(false),
             totals: totals.clone(),
         };
         for number in 0..count {
@@ -203,13 +209,18 @@ impl Shards {
     }
 
     /// Drops all that was not cut yet, and all ids: their sources are read again from what is stored. What is sent after it is
-    /// of the generation that it gives.
+    /// of the generation that it gives. May be called from within `cut_and`, too: what there was is in its cut.
     pub fn forget(&self) -> u64 {
-        self.at_rest(|_| {
+        let forget = || {
             let mut dedupe = self.dedupe.write().unwrap_or_else(PoisonError::into_inner);
             *dedupe = Dedupe::new(dedupe.span_ms());
             self.generation.fetch_add(1, AcqRel);
-        });
+        };
+        // At rest for the caller: cuts are made one at a time.
+        match self.resting.load(Acquire) {
+            true => forget(),
+            false => self.at_rest(|_| forget()),
+        }
         self.generation()
     }
 
@@ -233,7 +244,9 @@ impl Shards {
             whole.uncounted.extend(cut.uncounted);
             whole.behind = [whole.behind, cut.behind].into_iter().flatten().min();
         }
+        self.resting.store(true, Release);
         let done = act(whole);
+        self.resting.store(false, Release);
         drop(resume);
         done
     }

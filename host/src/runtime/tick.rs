@@ -129,25 +129,42 @@ impl Ticker {
             return Ok(());
         }
         let (log_floor, sources) = self.log.floor();
+        let begins = self.log_begins()?;
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.shards.cut_and(now, active.definitions.plan.event.dedupe_ms, |cut| {
             self.take(cut, (now.min(log_floor), sources.as_deref()), now, &mut since)?;
-            self.note_definitions(&active.definitions);
+            self.note_definitions(&active.definitions, &begins);
             self.active.store(Arc::new(active));
             Ok(())
         })
     }
 
+    /// The definitions in force are counted from where the state stands. Before anything is counted.
+    pub fn begin_definitions(&self) -> Result<(), StoreError> {
+        if self.can_backfill() {
+            self.note_definitions(&self.active.load().definitions, &self.log_begins()?);
+        }
+        Ok(())
+    }
+
     fn can_backfill(&self) -> bool {
-        matches!((&*self.log, &self.hot), (Log::Journal { .. }, Hot::Memory(_)))
+        matches!(self.hot, Hot::Memory(_))
+    }
+
+    /// By source where the log begins. Matters where there are gaps, and is asked for only then.
+    fn log_begins(&self) -> Result<Vec<(SourceId, u64)>, StoreError> {
+        if !self.memory.has_gaps() {
+            return Ok(Vec::new());
+        }
+        Ok(self.log.begins(self.hot.positions()?.iter().map(|at| at.source)))
     }
 
     /// These are counted from where the state stands.
-    fn note_definitions(&self, definitions: &Definitions) {
+    fn note_definitions(&self, definitions: &Definitions, begins: &[(SourceId, u64)]) {
         self.memory.change_definitions(&Change {
             counted: &definitions.plan.metrics.iter().map(|metric| metric.lineage).collect(),
             wanted: &definitions.backfilled(),
-            first: &self.log.begins(),
+            first: begins,
             ahead_ms: definitions.plan.event.ahead_ms,
         });
     }
@@ -274,9 +291,7 @@ impl Ticker {
         self.hot.begin(&self.log.name(), &self.log.ends(), event.ahead_ms)?;
         let positions = self.hot.positions()?;
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = positions.clone();
-        if self.can_backfill() {
-            self.note_definitions(&self.active.load().definitions);
-        }
+        self.begin_definitions()?;
         Ok(recover::recover(journal, &self.shards, &positions, event.id.map(|_| event.dedupe_ms))?)
     }
 

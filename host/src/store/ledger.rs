@@ -181,6 +181,10 @@ impl Ledger {
         self.gaps.iter().filter(|gap| gap.until.is_some() && gap.lineages.is_subset(&self.wanted))
     }
 
+    pub fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
     pub fn gap(&self, group: StateGroup) -> Option<&Gap> {
         self.gaps.iter().find(|gap| gap.group == group)
     }

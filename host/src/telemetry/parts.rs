@@ -398,7 +398,7 @@ impl AlertTelemetry {
 
 impl BackfillTelemetry {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let left = "Batches of the log that new metrics are still to be filled with";
+        let left = "Batches of the journal, or messages of the topic, that new metrics are still to be filled with";
         registry.register("backfill_batches_left", left, self.batches_left.clone());
         registry.register("backfill_events", "Events counted for new metrics from the log", self.events.clone());
         registry.register("backfill_failures", "Times that filling a metric stood still", self.failures.clone());

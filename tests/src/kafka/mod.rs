@@ -68,7 +68,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// One broker for all tests that do it no harm.
-fn broker() -> Result<String> {
+pub fn broker() -> Result<String> {
     static BROKER: OnceLock<Mutex<Option<Service>>> = OnceLock::new();
     let mut broker = BROKER.get_or_init(Mutex::default).lock().expect("no panic");
     if broker.is_none() {

@@ -8,6 +8,7 @@ pub mod consumer;
 mod flow;
 mod group;
 mod locate;
+pub mod merged;
 mod message;
 mod partition;
 pub mod producer;

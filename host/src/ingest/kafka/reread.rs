@@ -1,6 +1,7 @@
 //! Messages that were read before, once more: for those who want the events themselves when they are counted. A client of its own,
 //! which is no member of the group and takes nothing from those who count.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
@@ -23,6 +24,8 @@ const POLL: Duration = Duration::from_millis(100);
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 /// What the client reads ahead.
 const AHEAD_KBYTES: &str = "4096";
+/// A question to a broker waits so long at the end of a partition, and another partition waits for it.
+const TURN_WAIT_MS: &str = "20";
 
 pub struct Reread {
     consumer: BaseConsumer<DefaultConsumerContext>,
@@ -44,6 +47,15 @@ pub struct Piece {
 impl Reread {
     /// Waits for nobody: Kafka is spoken to when something is read.
     pub fn connect(settings: &KafkaSettings, clock: Clock) -> Result<Self, KafkaError> {
+        Self::connect_with(settings, clock, &[])
+    }
+
+    /// For reading partitions in turn, and then no more.
+    pub fn connect_for_turns(settings: &KafkaSettings, clock: Clock) -> Result<Self, KafkaError> {
+        Self::connect_with(settings, clock, &[("fetch.wait.max.ms", TURN_WAIT_MS)])
+    }
+
+    fn connect_with(settings: &KafkaSettings, clock: Clock, more: &[(&str, &str)]) -> Result<Self, KafkaError> {
         let ours = [
             // Named for those who grant rights by it; never joined.
             ("group.id", settings.group.as_str()),
@@ -56,6 +68,7 @@ impl Reread {
             ("queued.max.messages.kbytes", AHEAD_KBYTES),
             ("fetch.queue.backoff.ms", "20"),
         ];
+        let ours = [&ours, more].concat();
         let consumer = settings.client(&ours).create().map_err(|error| KafkaError::Setting(error.to_string()))?;
         Ok(Self { consumer, topic: settings.topic.clone(), clock, at: None })
     }
@@ -63,6 +76,27 @@ impl Reread {
     /// The partition's first offset that is still there.
     pub fn first(&self, partition: SourceId) -> Result<u64, String> {
         self.ends(partition).map(|(first, _)| first)
+    }
+
+    /// Of each partition the first message that arrived no earlier than given; one that has none is left out.
+    pub fn first_arriving(&self, since: &[(SourceId, Millis)]) -> Result<BTreeMap<SourceId, u64>, String> {
+        if since.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let failed = |error: Failure| format!("Kafka: {error}");
+        let mut asked = TopicPartitionList::new();
+        for (partition, since) in since {
+            let at = Offset::Offset((*since).max(0));
+            asked.add_partition_offset(&self.topic, *partition as i32, at).map_err(failed)?;
+        }
+        let mut found = BTreeMap::new();
+        for element in self.consumer.offsets_for_times(asked, ASK_TIMEOUT).map_err(failed)?.elements() {
+            element.error().map_err(failed)?;
+            if let Offset::Offset(offset) = element.offset() {
+                found.insert(element.partition() as SourceId, offset.max(0) as u64);
+            }
+        }
+        Ok(found)
     }
 
     fn ends(&self, partition: SourceId) -> Result<(u64, u64), String> {

@@ -141,6 +141,11 @@ impl MemoryStore {
         ledger.get_or_insert_default().change(positions, change);
     }
 
+    /// Some metrics are not counted in all of the log.
+    pub fn has_gaps(&self) -> bool {
+        self.read_state().ledger.as_ref().is_some_and(Ledger::has_gaps)
+    }
+
     /// The gaps that are to be filled, each with where it goes on by source.
     pub fn gaps(&self) -> Vec<(Gap, Vec<Position>)> {
         let state = self.read_state();
