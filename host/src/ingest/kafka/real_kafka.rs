@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError as Failure;
@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::Offset;
 use tidemark_services::{Kind, Service};
 
 use super::consumer::{Consumer, Running};
+use super::group::{Event, Group};
 use super::producer::Producer;
 use super::reread::{Piece, Reread};
 use super::{Counting, Given, KafkaSettings, Plans, Stored, topic};
@@ -62,8 +63,6 @@ struct Host {
     refused: AtomicU64,
     /// Messages that it stored.
     stored: AtomicU64,
-    /// Cannot take partitions over.
-    away: AtomicBool,
     /// Does not store what it was given when it lets partitions go.
     careless: AtomicBool,
 }
@@ -105,7 +104,7 @@ impl Counting for Host {
 
     fn take_over(&self, partitions: &[SourceId]) -> Result<(), String> {
         self.taken.lock().unwrap().extend(partitions);
-        if self.away.load(Relaxed) { Err("away".into()) } else { Ok(()) }
+        Ok(())
     }
 
     fn dedupe_ms(&self) -> Option<Millis> {
@@ -241,17 +240,27 @@ fn hosts_of_a_group_share_its_partitions() {
     also_running.stop();
 }
 
-/// Partitions that it was given and could not take do not keep it.
+/// The client waits for an answer to every assignment before it ends, to an empty one as well.
 #[test]
-fn a_host_without_its_store_can_stop() {
-    let settings = settings("stoppable");
-    topic::prepare(&settings).unwrap();
+fn who_was_asked_and_did_not_come_to_answer_can_leave() {
+    let settings = [settings("one"), settings("one")];
+    let admin: AdminClient<DefaultClientContext> = settings[0].client(&[]).create().unwrap();
+    let topics = [NewTopic::new("one", 1, TopicReplication::Fixed(1))];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
     let host = Arc::new(Host::default());
-    host.away.store(true, Relaxed);
-    let running = start(&settings, &host);
-    until(|| distinct(&host.taken) == 12);
-    let stopping = std::thread::spawn(move || running.stop());
-    until(|| stopping.is_finished());
+    let running = start(&settings[0], &host);
+    until(|| distinct(&host.taken) == 1);
+    let ours = [("group.id", "one"), ("partition.assignment.strategy", "cooperative-sticky")];
+    let late: BaseConsumer<Group> = settings[1].client(&ours).create_with_context(Group::new("one")).unwrap();
+    late.subscribe(&["one"]).unwrap();
+    until(|| {
+        late.poll(Duration::from_millis(100));
+        late.context().take().iter().any(|event| matches!(event, Event::Assigned(partitions) if partitions.is_empty()))
+    });
+    let leaving = std::thread::spawn(move || late.context().leave(&late));
+    until(|| leaving.is_finished());
+    running.stop();
 }
 
 #[test]
