@@ -4,7 +4,7 @@ import { explain } from "../api";
 import type { Explanation } from "../contract";
 import { exact, full, NO_VALUE, short, signed, valueText } from "../format";
 import type { Asked, Page } from "../page";
-import { clockTime, covered, nearTime } from "../time";
+import { clockTime, covered, spanText } from "../time";
 import { h, icon, ICONS, setText } from "./dom";
 
 const PATIENCE_MS = 300; // an answer that comes sooner needs no word
@@ -133,7 +133,7 @@ function facts(asked: Asked, a: Explanation): HTMLElement {
   } else {
     rows.push(["Mean before", value(a.baseline.mean)], ["Rule", "none judges this series"]);
   }
-  rows.push(["Baseline", `${nearTime(a.baseline.from)} – ${nearTime(a.baseline.to)}`]);
+  rows.push(["Baseline", spanText(a.baseline.from, a.baseline.to)]);
   rows.push(["Corrected", a.corrections === 0 ? "never" : `${a.corrections === 1 ? "once" : `${exact(a.corrections)} times`} by late events`]);
   rows.push(["Definition", h("span", {}, `revision ${a.revision}`, h("code", {}, a.expression))]);
   return h("dl", {}, ...rows.flatMap(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]));
