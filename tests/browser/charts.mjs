@@ -79,7 +79,7 @@ export const chartChecks = [
       const body = { error: { code: "invalid_time", message: "nothing is kept of that time", help: "Ask for a point that a query shows." } };
       await page.p.route("**/v1/explain?*", (route) => route.fulfill({ status: 400, json: body }));
       await clickAt(page, "events", 0.5, 0.5);
-      assert((await sentence(page)).includes("could not be explained"), await sentence(page));
+      await page.wait("the refusal", async () => (await sentence(page)).includes("could not be explained"));
       assert((await panel(page).textContent()).includes("nothing is kept of that time"), "no reason");
       await page.p.unroute("**/v1/explain?*");
       await page.p.keyboard.press("Escape");
